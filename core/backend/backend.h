@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT
+// The contract between the model and a device: one virtual operation per operation of the papers.
+//
+// Shape letters, here and everywhere: B sequences, T tokens, S cached tokens, D hidden_size, F
+// intermediate_size, H query heads, G key/value heads, E head_dim, V vocabulary; N outputs and K
+// inputs of a linear product. Tensors are f32 unless said. "rows" are all tokens of a batch, B * T.
+//
+// Rules. A row's forward result depends on that row alone (never on the batch, the number of threads, or
+// how many rows are given at once). Gradients of parameters accumulate (+=); gradients of
+// activations overwrite unless an argument says otherwise; they are the same bits for any number of
+// threads, but may depend on how many rows are given. Operations neither allocate after their
+// first call at a shape, nor synchronise (the reductions that return a number do). Empty views
+// stand for absent optional tensors. A wrong shape or dtype throws ContractError.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "core/base/random.h"
+#include "core/quant/ternary.h"
+#include "core/tensor/tensor.h"
+
+namespace bitnet {
+
+enum class NormKind : std::uint8_t { rms, layer };
+enum class Activation : std::uint8_t { silu, relu2, gelu };  // gelu is the exact one: x Φ(x)
+enum class RopeDirection : std::uint8_t { forward, backward };
+
+struct AttentionShape {
+  std::int64_t batch = 1;           // B
+  std::int64_t queries = 0;         // T, new tokens of each sequence
+  std::int64_t keys = 0;            // S, tokens in k and v of each sequence
+  std::int64_t heads = 0;           // H
+  std::int64_t kv_heads = 0;        // G, divides H; query head h reads key/value head h / (H / G)
+  std::int64_t head_dim = 0;        // E, a multiple of 16
+  std::int64_t first_position = 0;  // of the first query: query t sees keys 0 .. first_position + t
+};
+
+struct AdamWStep {
+  double learning_rate = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
+  std::int64_t step = 1;  // from 1, for the bias corrections
+  double grad_scale = 1;  // multiplies the gradient first (clipping, mean over accumulated tokens)
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;    // "cpu"
+  virtual std::string detail() const = 0;  // "avx512vnni, 2 threads"
+
+  // --- memory ---
+  // Zero-filled, aligned to 64 bytes. Throws DeviceError when there is not enough.
+  virtual Storage allocate(std::int64_t bytes) = 0;
+  Tensor make_tensor(DType dtype, Shape shape);
+  virtual void copy_from_host(const void* source, TensorView destination) = 0;
+  virtual void copy_to_host(ConstTensorView source, void* destination) = 0;
+  virtual void copy(ConstTensorView source,
+                    TensorView destination) = 0;  // same dtype and element count
+  virtual void zero(TensorView x) = 0;
+
+  // --- embedding ---
+  virtual void embedding(ConstTensorView tokens,  // i32 [rows], each in [0, V)
+                         ConstTensorView table,   // [V, D]
+                         TensorView y) = 0;       // [rows, D]
+  virtual void embedding_backward(ConstTensorView tokens, ConstTensorView dy,
+                                  TensorView dtable) = 0;  // +=
+
+  // --- norms ---
+  // y = (x - mean) * inv_std * gain. rms: mean = 0, inv_std = 1/sqrt(mean(x²) + eps); layer: the
+  // mean and variance of the row.
+  virtual void norm(NormKind kind, ConstTensorView x,  // [rows, D]
+                    ConstTensorView gain,              // [D] or empty
+                    float eps, TensorView y,           // [rows, D]
+                    TensorView stats) = 0;             // [rows, 2]: mean, inv_std
+  virtual void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,
+                             ConstTensorView stats, ConstTensorView dy, TensorView dx,
+                             TensorView dgain) = 0;  // dgain +=, or empty
+
+  // --- quantisation ---
+  // quantize_token() of each row.
+  virtual void quantize_activations(ConstTensorView x,          // [rows, K]
+                                    TensorView codes,           // i8 [rows, K]
+                                    TensorView act_scale) = 0;  // [rows]
+  virtual void dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
+                                      TensorView x) = 0;
+  // quantize_weights() and pack_codes() of core/quant. K is a multiple of 64, N of 4, group_size
+  // of 64.
+  virtual void quantize_weights(const WeightQuantizer& q, ConstTensorView w,  // [N, K]
+                                TensorView packed,                            // u8 [N / 4, K]
+                                TensorView weight_scale) = 0;  // [1] or [N, K / group_size]
+  virtual void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
+                                  TensorView w) = 0;
+  // out = x + amount * (quantized - x), the quantisation warm-up's mixture; out may be `quantized`.
+  virtual void blend(ConstTensorView x, ConstTensorView quantized, float amount,
+                     TensorView out) = 0;
+  virtual CodeCounts count_codes(ConstTensorView packed) = 0;
+  virtual std::int64_t count_flips(ConstTensorView packed, ConstTensorView earlier) = 0;
+
+  // --- linear products ---
+  // y[t, n] = (act_scale[t] * weight_scale) * float(sum over k of codes[t, k] * trit[n, k]); the
+  // sum is exact in int32
+  // (|sum| <= 128 K, K < 2^24). With groups: the sum over g, ascending and from 0, by fma, of
+  // weight_scale[n, g] * float(partial sum), times act_scale[t] at the end.
+  virtual void bit_linear(ConstTensorView codes,         // i8 [rows, K]
+                          ConstTensorView act_scale,     // [rows]
+                          ConstTensorView packed,        // u8 [N / 4, K]
+                          ConstTensorView weight_scale,  // [1] or [N, K / group_size]
+                          TensorView y) = 0;             // [rows, N]
+  // Straight-through estimator: round and clip count as identity, so the gradients are those of the
+  // dense product at the dequantised operands x̂ = act_scale * codes, ŵ = weight_scale * trit:  dx =
+  // dy · ŵ,  dw += dyᵀ · x̂.
+  virtual void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
+                                   ConstTensorView packed, ConstTensorView weight_scale,
+                                   ConstTensorView dy,  // [rows, N]
+                                   TensorView dx,       // [rows, K], or empty
+                                   bool accumulate_dx,  // dx += instead of =
+                                   TensorView dw) = 0;  // [N, K], +=
+  // y = x · wᵀ.
+  virtual void linear(ConstTensorView x, ConstTensorView w,
+                      TensorView y) = 0;  // [rows, K], [N, K], [rows, N]
+  // dx = dy · w,  dw += dyᵀ · x. Either of dx and dw may be empty.
+  virtual void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
+                               TensorView dx, bool accumulate_dx, TensorView dw) = 0;
+
+  // --- attention ---
+  // In place on x [B, T, heads, E]; half-split (rotate_half): elements i and i + E/2 form a pair,
+  // turned by the angle of position first_position + t. `table` is [positions, E]: cos in the first
+  // half of a row, sin in the second.
+  virtual void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
+                    RopeDirection direction) = 0;
+  // out = softmax(q kᵀ / sqrt(E)) v under the causal mask, with an online softmax; no T x S matrix
+  // is stored.
+  virtual void attention(const AttentionShape& shape, ConstTensorView q,  // [B, T, H, E]
+                         ConstTensorView k, ConstTensorView v,            // [B, S, G, E]
+                         TensorView out,                                  // [B, T, H, E]
+                         TensorView logsumexp) = 0;                       // [B, H, T], or empty
+  // Only for queries == keys and first_position == 0.
+  virtual void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
+                                  ConstTensorView v, ConstTensorView out, ConstTensorView logsumexp,
+                                  ConstTensorView dout, TensorView dq, TensorView dk,
+                                  TensorView dv) = 0;
+
+  // --- elementwise ---
+  // y = activation(gate) * up, or activation(gate) when up is empty.
+  virtual void gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
+                                TensorView y) = 0;
+  virtual void gated_activation_backward(Activation activation, ConstTensorView gate,
+                                         ConstTensorView up, ConstTensorView dy, TensorView dgate,
+                                         TensorView dup) = 0;                // dup empty with up
+  virtual void add(ConstTensorView a, ConstTensorView b, TensorView y) = 0;  // y may be a or b
+  // y[i] = x[i] / (1 - p) where element i is kept, else 0; y may be x. Element i is kept when word
+  // i % 4 of stream.block(first / 4 + i / 4) is >= p * 2^32; `first` (a multiple of 4) is the index
+  // of x[0] in the stream. Its own backward.
+  virtual void dropout(ConstTensorView x, double p, const RandomStream& stream, std::uint64_t first,
+                       TensorView y) = 0;
+
+  // --- loss and update ---
+  // loss[t] = logsumexp(logits[t]) - logits[t, target]; dlogits (or empty; may be logits) = scale *
+  // (softmax - onehot). A target of -1 is ignored: loss 0, gradient 0.
+  virtual void cross_entropy(ConstTensorView logits,   // [rows, V]
+                             ConstTensorView targets,  // i32 [rows]
+                             TensorView loss,          // [rows]
+                             float scale, TensorView dlogits) = 0;
+  // PyTorch's AdamW: p *= 1 - lr * wd; m, v moments of g * grad_scale; p -= lr / (1 - β1^t) * m /
+  // (sqrt(v / (1 - β2^t)) + eps).
+  virtual void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
+                     TensorView m, TensorView v) = 0;
+  // In double, by tiles of fixed size in ascending order.
+  virtual double sum(ConstTensorView x) = 0;
+  virtual double sum_of_squares(ConstTensorView x) = 0;
+};
+
+}  // namespace bitnet

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// The class behind make_cpu_backend(). Its operations are defined by family: quant_ops.cpp,
+// bit_linear_ops.cpp, linear_ops.cpp, norm_ops.cpp, attention_ops.cpp, elementwise_ops.cpp, loss_ops.cpp; each cuts its
+// work into tasks by shape alone.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "core/backend/backend.h"
+#include "core/base/parallel.h"
+
+namespace bitnet::cpu {
+
+struct IntegerKernels;  // integer_kernels.h
+struct FloatKernels;    // float_kernels.h
+
+// Memory that grows to the largest request seen and then stays; contents are undefined between
+// uses.
+class Scratch {
+ public:
+  template <typename T>
+  T* get(std::int64_t count) {
+    return static_cast<T*>(reserve(count * static_cast<std::int64_t>(sizeof(T))));
+  }
+
+ private:
+  void* reserve(std::int64_t bytes);  // aligned to 64 bytes
+  Storage storage_;
+  std::int64_t bytes_ = 0;
+};
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(int threads, const std::string& isa);
+
+  std::string name() const override { return "cpu"; }
+  std::string detail() const override;
+
+  Storage allocate(std::int64_t bytes) override;
+  void copy_from_host(const void* source, TensorView destination) override;
+  void copy_to_host(ConstTensorView source, void* destination) override;
+  void copy(ConstTensorView source, TensorView destination) override;
+  void zero(TensorView x) override;
+
+  void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
+  void embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) override;
+
+  void norm(NormKind kind, ConstTensorView x, ConstTensorView gain, float eps, TensorView y,
+            TensorView stats) override;
+  void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain, ConstTensorView stats,
+                     ConstTensorView dy, TensorView dx, TensorView dgain) override;
+
+  void quantize_activations(ConstTensorView x, TensorView codes, TensorView act_scale) override;
+  void dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
+                              TensorView x) override;
+  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                        TensorView weight_scale) override;
+  void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
+                          TensorView w) override;
+  void blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) override;
+  CodeCounts count_codes(ConstTensorView packed) override;
+  std::int64_t count_flips(ConstTensorView packed, ConstTensorView earlier) override;
+
+  void bit_linear(ConstTensorView codes, ConstTensorView act_scale, ConstTensorView packed,
+                  ConstTensorView weight_scale, TensorView y) override;
+  void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale, ConstTensorView packed,
+                           ConstTensorView weight_scale, ConstTensorView dy, TensorView dx,
+                           bool accumulate_dx, TensorView dw) override;
+  void linear(ConstTensorView x, ConstTensorView w, TensorView y) override;
+  void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy, TensorView dx,
+                       bool accumulate_dx, TensorView dw) override;
+
+  void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
+            RopeDirection direction) override;
+  void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
+                 ConstTensorView v, TensorView out, TensorView logsumexp) override;
+  void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
+                          ConstTensorView v, ConstTensorView out, ConstTensorView logsumexp,
+                          ConstTensorView dout, TensorView dq, TensorView dk,
+                          TensorView dv) override;
+
+  void gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
+                        TensorView y) override;
+  void gated_activation_backward(Activation activation, ConstTensorView gate, ConstTensorView up,
+                                 ConstTensorView dy, TensorView dgate, TensorView dup) override;
+  void add(ConstTensorView a, ConstTensorView b, TensorView y) override;
+  void dropout(ConstTensorView x, double p, const RandomStream& stream, std::uint64_t first,
+               TensorView y) override;
+
+  void cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss, float scale,
+                     TensorView dlogits) override;
+  void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter, TensorView m,
+             TensorView v) override;
+  double sum(ConstTensorView x) override;
+  double sum_of_squares(ConstTensorView x) override;
+
+ private:
+  ThreadTeam team_;
+  std::string isa_;
+  const IntegerKernels* integer_;
+  const FloatKernels* float_;
+  Scratch weight_scratch_, input_scratch_,
+      reduction_scratch_;  // linear_ops: ŵ, x̂; reductions: partial sums
+};
+
+}  // namespace bitnet::cpu

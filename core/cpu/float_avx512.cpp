@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+// The fp32 kernels for avx512vnni: the shared source over this instruction set's lanes.
+#include "core/cpu/float_kernels.h"
+#include "core/cpu/lanes_avx512.h"
+// After the lanes:
+#include "core/cpu/lanes_math.h"
+// After the mathematics:
+#include "core/cpu/lanes_attention.h"
+#include "core/cpu/lanes_linear.h"
+#include "core/cpu/lanes_rows.h"
+// After the kernels:
+#include "core/cpu/lanes_table.h"
+
+namespace bitnet::cpu {
+
+constinit const FloatKernels kFloatAvx512 = make_table("avx512vnni");
+
+}  // namespace bitnet::cpu

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT
+// The fp32 kernels for neon: the shared source over this instruction set's lanes.
+#include "core/cpu/float_kernels.h"
+#include "core/cpu/lanes_neon.h"
+// After the lanes:
+#include "core/cpu/lanes_math.h"
+// After the mathematics:
+#include "core/cpu/lanes_attention.h"
+#include "core/cpu/lanes_linear.h"
+#include "core/cpu/lanes_rows.h"
+// After the kernels:
+#include "core/cpu/lanes_table.h"
+
+namespace bitnet::cpu {
+
+constinit const FloatKernels kFloatNeon = make_table("neon");
+
+}  // namespace bitnet::cpu

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: MIT
+// Integer kernels for AVX-512 with VNNI: vpdpbusd multiplies 64 unsigned codes 0..2 by 64 signed
+// activations at a time.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "core/cpu/integer_kernels.h"
+
+namespace bitnet::cpu {
+namespace {
+
+using std::int32_t;
+using std::int64_t;
+using std::int8_t;
+using std::uint8_t;
+
+constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
+constexpr float kActivationMax = 127.0f;
+constexpr int kInfinityBits = 0x7f800000;
+constexpr int kTokenBlock = 6;  // 4 rows x 6 tokens = 24 accumulators of the 32 registers
+constexpr int64_t kPrefetchBytes = 4096;
+
+// --- integer product ---
+
+// Element n of the result's 128-bit lane l is the sum of lane l of r[n].
+__m512i add_within_lanes(__m512i r0, __m512i r1, __m512i r2, __m512i r3) {
+  const __m512i a = _mm512_add_epi32(_mm512_unpacklo_epi32(r0, r1), _mm512_unpackhi_epi32(r0, r1));
+  const __m512i b = _mm512_add_epi32(_mm512_unpacklo_epi32(r2, r3), _mm512_unpackhi_epi32(r2, r3));
+  return _mm512_add_epi32(_mm512_unpacklo_epi64(a, b), _mm512_unpackhi_epi64(a, b));
+}
+
+__m128i add_lanes(__m512i v) {
+  const __m256i half = _mm256_add_epi32(_mm512_castsi512_si256(v), _mm512_extracti64x4_epi64(v, 1));
+  return _mm_add_epi32(_mm256_castsi256_si128(half), _mm256_extracti128_si256(half, 1));
+}
+
+// Lane t of the result is the sum of the four lanes of v[t].
+__m512i add_lanes_of_four(__m512i v0, __m512i v1, __m512i v2, __m512i v3) {
+  const __m512i a =
+      _mm512_add_epi32(_mm512_shuffle_i32x4(v0, v1, 0x88), _mm512_shuffle_i32x4(v0, v1, 0xdd));
+  const __m512i b =
+      _mm512_add_epi32(_mm512_shuffle_i32x4(v2, v3, 0x88), _mm512_shuffle_i32x4(v2, v3, 0xdd));
+  return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+
+void store_corrected(__m128i sums, int32_t x_sum, int32_t* acc) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(acc), _mm_sub_epi32(sums, _mm_set1_epi32(x_sum)));
+}
+
+// sums += codes * activations, four neighbours at a time. Not the intrinsic: with 24 accumulators
+// GCC 12 copies and spills them around each use of it, which halves the speed.
+void add_dot(__m512i& sums, __m512i codes, __m512i activations) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(codes), "v"(activations));
+}
+
+template <int kTokens>
+void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
+                const int32_t* x_sums, int32_t* acc, int64_t acc_stride) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  __m512i sums[kTokens][4];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; ++i) sums[t][i] = _mm512_setzero_si512();
+  }
+  for (int64_t c = 0; c < columns; c += 64) {
+    // With few tokens the weights come from memory, one forward stream; with many they are in the
+    // cache already.
+    if constexpr (kTokens <= 2) {
+      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T0);
+    }
+    const __m512i packed = _mm512_loadu_si512(packed_row + c);
+    // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
+    const __m512i codes[4] = {_mm512_and_si512(packed, mask),
+                              _mm512_and_si512(_mm512_srli_epi16(packed, 2), mask),
+                              _mm512_and_si512(_mm512_srli_epi16(packed, 4), mask),
+                              _mm512_and_si512(_mm512_srli_epi16(packed, 6), mask)};
+#pragma GCC unroll 8
+    for (int t = 0; t < kTokens; ++t) {
+      const __m512i activations = _mm512_loadu_si512(x + t * x_stride + c);
+#pragma GCC unroll 4
+      for (int i = 0; i < 4; ++i) {
+        add_dot(sums[t][i], codes[i], activations);
+      }
+    }
+  }
+  __m512i lanes[kTokens];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    lanes[t] = add_within_lanes(sums[t][0], sums[t][1], sums[t][2], sums[t][3]);
+  }
+  int t = 0;
+  if constexpr (kTokens >= 4) {
+    const __m512i four = add_lanes_of_four(lanes[0], lanes[1], lanes[2], lanes[3]);
+    store_corrected(_mm512_castsi512_si128(four), x_sums[0], acc);
+    store_corrected(_mm512_extracti32x4_epi32(four, 1), x_sums[1], acc + acc_stride);
+    store_corrected(_mm512_extracti32x4_epi32(four, 2), x_sums[2], acc + 2 * acc_stride);
+    store_corrected(_mm512_extracti32x4_epi32(four, 3), x_sums[3], acc + 3 * acc_stride);
+    t = 4;
+  }
+#pragma GCC unroll 4
+  for (; t < kTokens; ++t) store_corrected(add_lanes(lanes[t]), x_sums[t], acc + t * acc_stride);
+}
+
+void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
+                const int32_t* x_sums, int64_t tokens, int32_t* acc, int64_t acc_stride) {
+  for (; tokens >= kTokenBlock; tokens -= kTokenBlock) {
+    dot_tokens<kTokenBlock>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    x += kTokenBlock * x_stride;
+    x_sums += kTokenBlock;
+    acc += kTokenBlock * acc_stride;
+  }
+  switch (tokens) {
+    case 1:
+      return dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    case 2:
+      return dot_tokens<2>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    case 3:
+      return dot_tokens<3>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    case 4:
+      return dot_tokens<4>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    case 5:
+      return dot_tokens<5>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    default:
+      return;
+  }
+}
+
+int32_t sum_codes(const int8_t* x, int64_t columns) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t c = 0; c < columns; c += 64) {
+    sum = _mm512_dpbusd_epi32(sum, ones, _mm512_loadu_si512(x + c));
+  }
+  return _mm512_reduce_add_epi32(sum);
+}
+
+// The products of 16 packed rows, as four vectors of 16 rows: out[i] holds acc[j][i] for j = 0..15.
+void transpose_16x4(const int32_t* acc, __m512 out[4]) {
+  const __m512i a = _mm512_loadu_si512(acc), b = _mm512_loadu_si512(acc + 16);
+  const __m512i c = _mm512_loadu_si512(acc + 32), d = _mm512_loadu_si512(acc + 48);
+  // Elements 0 and 1 (or 2 and 3) of the rows of two vectors, then one of them from both pairs.
+  const __m512i even = _mm512_set_epi32(28, 24, 20, 16, 12, 8, 4, 0, 29, 25, 21, 17, 13, 9, 5, 1);
+  const __m512i odd = _mm512_set_epi32(30, 26, 22, 18, 14, 10, 6, 2, 31, 27, 23, 19, 15, 11, 7, 3);
+  const __m512i ab10 = _mm512_permutex2var_epi32(a, even, b);  // low half: element 1, high: 0
+  const __m512i cd10 = _mm512_permutex2var_epi32(c, even, d);
+  const __m512i ab32 = _mm512_permutex2var_epi32(a, odd, b);  // low half: element 3, high: 2
+  const __m512i cd32 = _mm512_permutex2var_epi32(c, odd, d);
+  out[0] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(ab10, cd10, 0xee));
+  out[1] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(ab10, cd10, 0x44));
+  out[2] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(ab32, cd32, 0xee));
+  out[3] = _mm512_cvtepi32_ps(_mm512_shuffle_i32x4(ab32, cd32, 0x44));
+}
+
+void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
+                    float weight_scale, float* y, int64_t y_stride, int64_t quarter) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    const float scale = act_scale[t] * weight_scale;
+    const __m512 scales = _mm512_set1_ps(scale);
+    int64_t j = 0;
+    for (; j + 16 <= rows; j += 16) {
+      __m512 products[4];
+      transpose_16x4(acc + j * 4, products);
+      for (int i = 0; i < 4; ++i) {
+        _mm512_storeu_ps(y + i * quarter + j, _mm512_mul_ps(scales, products[i]));
+      }
+    }
+    for (; j < rows; ++j) {
+      for (int i = 0; i < 4; ++i) {
+        y[i * quarter + j] = scale * static_cast<float>(acc[j * 4 + i]);
+      }
+    }
+    acc += rows * 4;
+    y += y_stride;
+  }
+}
+
+void add_group_products(const int32_t* acc, int64_t tokens, int64_t rows,
+                        const float* weight_scales, float* y, int64_t y_stride, int64_t quarter) {
+  for (int64_t t = 0; t < tokens; ++t) {
+    int64_t j = 0;
+    for (; j + 16 <= rows; j += 16) {
+      __m512 products[4];
+      transpose_16x4(acc + j * 4, products);
+      for (int i = 0; i < 4; ++i) {
+        float* sums = y + i * quarter + j;
+        _mm512_storeu_ps(sums, _mm512_fmadd_ps(_mm512_loadu_ps(weight_scales + i * rows + j),
+                                               products[i], _mm512_loadu_ps(sums)));
+      }
+    }
+    for (; j < rows; ++j) {
+      for (int i = 0; i < 4; ++i) {
+        float& sum = y[i * quarter + j];
+        sum = __builtin_fmaf(weight_scales[i * rows + j], static_cast<float>(acc[j * 4 + i]), sum);
+      }
+    }
+    acc += rows * 4;
+    y += y_stride;
+  }
+}
+
+// --- activations ---
+
+__mmask16 first_lanes(int64_t count) {
+  return count >= 16 ? __mmask16{0xffff} : static_cast<__mmask16>((1u << count) - 1);
+}
+
+// The bits of non-negative floats order like integers, with infinity above all numbers and NaN
+// above infinity.
+float quantize_row(const float* x, int64_t columns, int8_t* codes) {
+  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t c = 0; c < columns; c += 16) {
+    const __m512i bits = _mm512_maskz_loadu_epi32(first_lanes(columns - c), x + c);
+    largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, magnitude));
+  }
+  const int absmax_bits = _mm512_reduce_max_epi32(largest);
+  const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(absmax_bits)));
+  const bool finite = absmax_bits < kInfinityBits;
+  const float bounded = absmax < kScaleEps ? kScaleEps : absmax;
+  const __m512 inv_scale = _mm512_set1_ps(kActivationMax / bounded);
+  for (int64_t c = 0; c < columns; c += 16) {
+    const __mmask16 lanes = first_lanes(columns - c);
+    const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + c), inv_scale);
+    const __m512i rounded =
+        finite ? _mm512_cvtps_epi32(scaled) : _mm512_setzero_si512();  // ties to even
+    _mm512_mask_cvtepi32_storeu_epi8(codes + c, lanes, rounded);
+  }
+  return bounded / kActivationMax;
+}
+
+void scale_codes(const int8_t* codes, float scale, int64_t columns, float* x) {
+  const __m512 scales = _mm512_set1_ps(scale);
+  for (int64_t c = 0; c < columns; c += 16) {
+    const __mmask16 lanes = first_lanes(columns - c);
+    const __m512i wide = _mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(lanes, codes + c));
+    _mm512_mask_storeu_ps(x + c, lanes, _mm512_mul_ps(scales, _mm512_cvtepi32_ps(wide)));
+  }
+}
+
+// --- weights ---
+
+double sum_lanes(const float* w, int64_t count, int sign_mask) {
+  const __m512i keep = _mm512_set1_epi32(sign_mask);
+  __m512d low = _mm512_setzero_pd(), high = _mm512_setzero_pd();  // lanes 0..7 and 8..15
+  for (int64_t k = 0; k < count; k += 16) {
+    // Adding the zeros beyond the end changes nothing but the sign of a zero, which starts as +0.
+    const __m512i bits =
+        _mm512_and_si512(keep, _mm512_maskz_loadu_epi32(first_lanes(count - k), w + k));
+    const __m512 terms = _mm512_castsi512_ps(bits);
+    low = _mm512_add_pd(low, _mm512_cvtps_pd(_mm512_castps512_ps256(terms)));
+    high = _mm512_add_pd(high, _mm512_cvtps_pd(_mm512_extractf32x8_ps(terms, 1)));
+  }
+  const __m512d eight = _mm512_add_pd(low, high);
+  const __m256d four =
+      _mm256_add_pd(_mm512_castpd512_pd256(eight), _mm512_extractf64x4_pd(eight, 1));
+  const __m128d two = _mm_add_pd(_mm256_castpd256_pd128(four), _mm256_extractf128_pd(four, 1));
+  return _mm_cvtsd_f64(two) + _mm_cvtsd_f64(_mm_unpackhi_pd(two, two));
+}
+
+double sum_tile(const float* w, int64_t count) { return sum_lanes(w, count, -1); }
+double sum_abs_tile(const float* w, int64_t count) { return sum_lanes(w, count, 0x7fffffff); }
+
+// RoundClip(v, -1, 1) with ties to even is (v > 0.5) - (v < -0.5).
+void pack_ternary(const float* w, int64_t row_stride, int64_t columns, const float* inv_scales,
+                  uint8_t* packed) {
+  const __m512 half = _mm512_set1_ps(0.5f), minus_half = _mm512_set1_ps(-0.5f);
+  for (int64_t c = 0; c < columns; c += 16) {
+    __m512i bytes = _mm512_setzero_si512();
+    for (int i = 0; i < 4; ++i) {
+      const __m512 scaled =
+          _mm512_mul_ps(_mm512_loadu_ps(w + i * row_stride + c), _mm512_set1_ps(inv_scales[i]));
+      __m512i code = _mm512_set1_epi32(1 << (2 * i));
+      code = _mm512_mask_slli_epi32(code, _mm512_cmp_ps_mask(scaled, half, _CMP_GT_OQ), code, 1);
+      code = _mm512_mask_mov_epi32(code, _mm512_cmp_ps_mask(scaled, minus_half, _CMP_LT_OQ),
+                                   _mm512_setzero_si512());
+      bytes = _mm512_or_si512(bytes, code);
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(packed + c), _mm512_cvtepi32_epi8(bytes));
+  }
+}
+
+void pack_binary(const float* w, int64_t row_stride, int64_t columns, const float* means,
+                 uint8_t* packed) {
+  for (int64_t c = 0; c < columns; c += 16) {
+    __m512i bytes = _mm512_setzero_si512();
+    for (int i = 0; i < 4; ++i) {
+      const __m512 centred =
+          _mm512_sub_ps(_mm512_loadu_ps(w + i * row_stride + c), _mm512_set1_ps(means[i]));
+      const __mmask16 positive = _mm512_cmp_ps_mask(centred, _mm512_setzero_ps(), _CMP_GT_OQ);
+      bytes = _mm512_or_si512(bytes, _mm512_maskz_set1_epi32(positive, 2 << (2 * i)));
+    }
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(packed + c), _mm512_cvtepi32_epi8(bytes));
+  }
+}
+
+void unpack_scaled(const uint8_t* packed, int64_t columns, const float* scales, float* w,
+                   int64_t row_stride) {
+  const __m512i three = _mm512_set1_epi32(3), one = _mm512_set1_epi32(1);
+  for (int64_t c = 0; c < columns; c += 16) {
+    __m512i bytes =
+        _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + c)));
+    for (int i = 0; i < 4; ++i) {
+      const __m512i trits = _mm512_sub_epi32(_mm512_and_si512(bytes, three), one);
+      _mm512_storeu_ps(w + i * row_stride + c,
+                       _mm512_mul_ps(_mm512_set1_ps(scales[i]), _mm512_cvtepi32_ps(trits)));
+      bytes = _mm512_srli_epi32(bytes, 2);
+    }
+  }
+}
+
+}  // namespace
+
+const IntegerKernels kIntegerAvx512 = {
+    .name = "avx512vnni",
+    .token_block = kTokenBlock,
+    .packed_dot = packed_dot,
+    .sum_codes = sum_codes,
+    .store_products = store_products,
+    .add_group_products = add_group_products,
+    .quantize_row = quantize_row,
+    .scale_codes = scale_codes,
+    .sum_tile = sum_tile,
+    .sum_abs_tile = sum_abs_tile,
+    .pack_ternary = pack_ternary,
+    .pack_binary = pack_binary,
+    .unpack_scaled = unpack_scaled,
+};
+
+}  // namespace bitnet::cpu

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT
+// Cross-entropy, AdamW, and the sums that are returned as numbers.
+#include <algorithm>
+#include <cmath>
+
+#include "core/cpu/cpu_backend_impl.h"
+#include "core/cpu/float_kernels.h"
+#include "core/cpu/stretches.h"
+
+namespace bitnet::cpu {
+namespace {
+
+constexpr std::int64_t kSumOfTile =
+    4096;  // elements summed together before the tiles are added in order
+
+AdamWFactors factors_of(const AdamWStep& s) {
+  const double bias1 = 1.0 - std::pow(s.beta1, static_cast<double>(s.step));
+  const double bias2 = 1.0 - std::pow(s.beta2, static_cast<double>(s.step));
+  return {.grad_scale = static_cast<float>(s.grad_scale),
+          .decay = static_cast<float>(1.0 - s.learning_rate * s.weight_decay),
+          .one_minus_beta1 = static_cast<float>(1.0 - s.beta1),
+          .beta2 = static_cast<float>(s.beta2),
+          .one_minus_beta2 = static_cast<float>(1.0 - s.beta2),
+          .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(bias2)),
+          .eps = static_cast<float>(s.eps),
+          .step_size = static_cast<float>(s.learning_rate / bias1)};
+}
+
+// The tiles in parallel, then their sums in ascending order.
+double sum_tiles(const ThreadTeam& team, double (*sum_tile)(const float*, std::int64_t),
+                 const float* x, std::int64_t n, Scratch& scratch) {
+  const std::int64_t tiles = tile_count(n, kSumOfTile);
+  double* sums = scratch.get<double>(tiles);
+  run_stretches(team, tiles, kStretch / kSumOfTile, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t tile = first; tile < first + count; ++tile) {
+      sums[tile] = sum_tile(x + tile * kSumOfTile, std::min(kSumOfTile, n - tile * kSumOfTile));
+    }
+  });
+  double total = 0;
+  for (std::int64_t tile = 0; tile < tiles; ++tile) total += sums[tile];
+  return total;
+}
+
+}  // namespace
+
+void CpuBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss,
+                               float scale, TensorView dlogits) {
+  BITNET_CHECK(logits.shape().rank() == 2 && targets.elements() == logits.dim(0) &&
+                   loss.elements() == logits.dim(0),
+               "logits {}, {} targets, {} losses: expected [rows, V], rows, rows",
+               logits.shape().to_string(), targets.elements(), loss.elements());
+  BITNET_CHECK(!dlogits || dlogits.shape() == logits.shape(),
+               "dlogits is {}, expected the shape of logits, {}", dlogits.shape().to_string(),
+               logits.shape().to_string());
+  const std::int64_t vocabulary = logits.dim(1);
+  const auto ids = targets.as<std::int32_t>();
+  for (std::size_t i = 0; i < ids.size(); ++i) {
+    BITNET_CHECK(ids[i] >= -1 && ids[i] < vocabulary,
+                 "target {} at position {} is neither in [0, {}) nor -1 (ignored)", ids[i], i,
+                 vocabulary);
+  }
+  const float* rows = logits.as<float>().data();
+  float *losses = loss.as<float>().data(), *gradient = dlogits.as<float>().data();
+  run_stretches(team_, logits.dim(0), rows_per_stretch(vocabulary),
+                [&](std::int64_t first, std::int64_t count) {
+                  for (std::int64_t row = first; row < first + count; ++row) {
+                    float* row_gradient =
+                        gradient == nullptr ? nullptr : gradient + row * vocabulary;
+                    const std::int32_t target = ids[static_cast<std::size_t>(row)];
+                    if (target < 0) {
+                      losses[row] = 0.0f;
+                      if (row_gradient != nullptr) std::fill_n(row_gradient, vocabulary, 0.0f);
+                    } else {
+                      losses[row] = float_->cross_entropy(rows + row * vocabulary, vocabulary,
+                                                          target, scale, row_gradient);
+                    }
+                  }
+                });
+}
+
+void CpuBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
+                       TensorView m, TensorView v) {
+  const std::int64_t n = parameter.elements();
+  BITNET_CHECK(gradient.elements() == n && m.elements() == n && v.elements() == n,
+               "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
+               parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
+               v.shape().to_string());
+  BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
+  const AdamWFactors factors = factors_of(step);
+  const float* g = gradient.as<float>().data();
+  float *p = parameter.as<float>().data(), *first = m.as<float>().data(),
+        *second = v.as<float>().data();
+  run_stretches(team_, n, kStretch, [&](std::int64_t i, std::int64_t count) {
+    float_->adamw(factors, g + i, p + i, first + i, second + i, count);
+  });
+}
+
+double CpuBackend::sum(ConstTensorView x) {
+  return sum_tiles(team_, float_->sum, x.as<float>().data(), x.elements(), reduction_scratch_);
+}
+
+double CpuBackend::sum_of_squares(ConstTensorView x) {
+  return sum_tiles(team_, float_->sum_of_squares, x.as<float>().data(), x.elements(),
+                   reduction_scratch_);
+}
+
+}  // namespace bitnet::cpu

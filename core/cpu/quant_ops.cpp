@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: MIT
+// Quantisation and its way back, and what is counted in packed codes.
+#include <algorithm>
+#include <bit>
+
+#include "core/cpu/cpu_backend_impl.h"
+#include "core/cpu/integer_kernels.h"
+#include "core/cpu/packed_shape.h"
+#include "core/cpu/stretches.h"
+
+namespace bitnet::cpu {
+namespace {
+
+// The statistics of a stretch of weights that shares one scale.
+struct WeightStatistics {
+  float scale;
+  float mean;  // only for b1
+};
+
+// What pack_ternary or pack_binary needs for these statistics.
+float pack_constant(LinearKind kind, const WeightStatistics& statistics) {
+  return kind == LinearKind::b158 ? 1.0f / statistics.scale : statistics.mean;
+}
+
+void magnitudes_of(const float* w, std::int64_t count, std::uint32_t* magnitude_bits) {
+  for (std::int64_t k = 0; k < count; ++k) {
+    magnitude_bits[k] = std::bit_cast<std::uint32_t>(w[k]) & 0x7fffffffu;
+  }
+}
+
+// weight_scale() and weight_mean(). sum_of(kernel) sums by tiles; magnitudes() returns |w| for
+// absmedian.
+template <typename SumOf, typename Magnitudes>
+WeightStatistics statistics_of(const IntegerKernels& kernels, const WeightQuantizer& q,
+                               std::int64_t count, const SumOf& sum_of,
+                               const Magnitudes& magnitudes) {
+  WeightStatistics statistics{};
+  if (q.measure == ScaleMeasure::absmean) {
+    statistics.scale = weight_scale_of_sum(sum_of(kernels.sum_abs_tile), count);
+  } else {
+    statistics.scale = weight_scale_of_magnitudes({magnitudes(), static_cast<std::size_t>(count)});
+  }
+  if (q.kind == LinearKind::b1) {
+    statistics.mean = weight_mean_of_sum(sum_of(kernels.sum_tile), count);
+  }
+  return statistics;
+}
+
+using SumKernel = double (*)(const float* w, std::int64_t count);
+
+// Of one group, within a task. `scratch` has room for its elements if the measure is absmedian.
+WeightStatistics group_statistics(const IntegerKernels& kernels, const WeightQuantizer& q,
+                                  const float* w, std::int64_t count, std::uint32_t* scratch) {
+  const auto sum_of = [&](SumKernel sum_of_tile) {
+    double sum = 0;
+    for (std::int64_t k = 0; k < count; k += kSumTile) {
+      sum += sum_of_tile(w + k, std::min(kSumTile, count - k));
+    }
+    return sum;
+  };
+  return statistics_of(kernels, q, count, sum_of, [&] {
+    magnitudes_of(w, count, scratch);
+    return scratch;
+  });
+}
+
+// Of a whole matrix, its tiles in parallel.
+WeightStatistics matrix_statistics(const ThreadTeam& team, const IntegerKernels& kernels,
+                                   const WeightQuantizer& q, const float* w, std::int64_t count,
+                                   std::uint32_t* scratch, double* tile_sums) {
+  const auto sum_of = [&](SumKernel sum_of_tile) {
+    const std::int64_t tiles = tile_count(count, kSumTile);
+    run_stretches(team, tiles, kStretch / kSumTile, [&](std::int64_t first, std::int64_t n) {
+      for (std::int64_t tile = first; tile < first + n; ++tile) {
+        const std::int64_t k = tile * kSumTile;
+        tile_sums[tile] = sum_of_tile(w + k, std::min(kSumTile, count - k));
+      }
+    });
+    double sum = 0;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) sum += tile_sums[tile];
+    return sum;
+  };
+  return statistics_of(kernels, q, count, sum_of, [&] {
+    run_stretches(team, count, kStretch, [&](std::int64_t first, std::int64_t n) {
+      magnitudes_of(w + first, n, scratch + first);
+    });
+    return scratch;
+  });
+}
+
+}  // namespace
+
+void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, TensorView act_scale) {
+  BITNET_CHECK(
+      x.shape().rank() == 2 && codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
+      "activations {}, codes {}, act_scale {}: expected [rows, K], [rows, K], [rows]",
+      x.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string());
+  const std::int64_t columns = x.dim(1);
+  const float* from = x.as<float>().data();
+  std::int8_t* to = codes.as<std::int8_t>().data();
+  float* scale = act_scale.as<float>().data();
+  run_stretches(
+      team_, x.dim(0), rows_per_stretch(columns), [&](std::int64_t row, std::int64_t rows) {
+        for (std::int64_t t = row; t < row + rows; ++t) {
+          scale[t] = integer_->quantize_row(from + t * columns, columns, to + t * columns);
+        }
+      });
+}
+
+void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
+                                        TensorView x) {
+  BITNET_CHECK(
+      x.shape().rank() == 2 && codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
+      "codes {}, act_scale {}, activations {}: expected [rows, K], [rows], [rows, K]",
+      codes.shape().to_string(), act_scale.shape().to_string(), x.shape().to_string());
+  const std::int64_t columns = x.dim(1);
+  const std::int8_t* from = codes.as<std::int8_t>().data();
+  const float* scale = act_scale.as<float>().data();
+  float* to = x.as<float>().data();
+  run_stretches(team_, x.dim(0), rows_per_stretch(columns),
+                [&](std::int64_t row, std::int64_t rows) {
+                  for (std::int64_t t = row; t < row + rows; ++t) {
+                    integer_->scale_codes(from + t * columns, scale[t], columns, to + t * columns);
+                  }
+                });
+}
+
+void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                                  TensorView weight_scale) {
+  BITNET_CHECK(q.kind != LinearKind::float32, "a float linear layer has no codes");
+  const PackedShape shape = packed_shape(packed, weight_scale);
+  BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
+               "weights {} do not pack into {}, expected [{}, {}]", w.shape().to_string(),
+               packed.shape().to_string(), shape.outputs, shape.inputs);
+  BITNET_CHECK(shape.single_scale == (q.group_size == 0) &&
+                   (shape.single_scale || shape.group_size == q.group_size),
+               "{} scales do not belong to [{}, {}] weights in groups of {} columns",
+               weight_scale.elements(), shape.outputs, shape.inputs, q.group_size);
+  const float* weights = w.as<float>().data();
+  float* scales = weight_scale.as<float>().data();
+  std::uint8_t* bytes = packed.as<std::uint8_t>().data();
+  const std::int64_t elements = w.elements();
+  std::uint32_t* magnitudes =
+      q.measure == ScaleMeasure::absmedian ? weight_scratch_.get<std::uint32_t>(elements) : nullptr;
+  const auto pack = q.kind == LinearKind::b158 ? integer_->pack_ternary : integer_->pack_binary;
+  const std::int64_t row_stride = shape.quarter * shape.inputs;  // between the rows of a byte
+
+  WeightStatistics whole{};
+  if (shape.single_scale) {
+    whole = matrix_statistics(team_, *integer_, q, weights, elements, magnitudes,
+                              reduction_scratch_.get<double>(tile_count(elements, kSumTile)));
+    scales[0] = whole.scale;
+  }
+  run_stretches(team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
+                [&](std::int64_t first, std::int64_t count) {
+                  for (std::int64_t r = first; r < first + count; ++r) {
+                    for (std::int64_t g = 0; g < shape.groups; ++g) {
+                      const std::int64_t start = r * shape.inputs + g * shape.group_size;
+                      float constants[4];
+                      for (std::int64_t i = 0; i < 4; ++i) {
+                        WeightStatistics statistics = whole;
+                        if (!shape.single_scale) {
+                          const std::int64_t k = start + i * row_stride;
+                          statistics =
+                              group_statistics(*integer_, q, weights + k, shape.group_size,
+                                               magnitudes == nullptr ? nullptr : magnitudes + k);
+                          scales[(i * shape.quarter + r) * shape.groups + g] = statistics.scale;
+                        }
+                        constants[i] = pack_constant(q.kind, statistics);
+                      }
+                      pack(weights + start, row_stride, shape.group_size, constants, bytes + start);
+                    }
+                  }
+                });
+}
+
+void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
+                                    TensorView w) {
+  const PackedShape shape = packed_shape(packed, weight_scale);
+  BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
+               "packed weights {} do not unpack into {}", packed.shape().to_string(),
+               w.shape().to_string());
+  const std::uint8_t* bytes = packed.as<std::uint8_t>().data();
+  const float* scales = weight_scale.as<float>().data();
+  float* weights = w.as<float>().data();
+  run_stretches(
+      team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
+      [&](std::int64_t first, std::int64_t count) {
+        for (std::int64_t r = first; r < first + count; ++r) {
+          for (std::int64_t g = 0; g < shape.groups; ++g) {
+            const std::int64_t start = r * shape.inputs + g * shape.group_size;
+            float four[4];
+            for (std::int64_t i = 0; i < 4; ++i) {
+              four[i] = scales[shape.single_scale ? 0 : (i * shape.quarter + r) * shape.groups + g];
+            }
+            integer_->unpack_scaled(bytes + start, shape.group_size, four, weights + start,
+                                    shape.quarter * shape.inputs);
+          }
+        }
+      });
+}
+
+void CpuBackend::blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) {
+  BITNET_CHECK(quantized.elements() == x.elements() && out.elements() == x.elements(),
+               "cannot blend {} with {} into {}", x.shape().to_string(),
+               quantized.shape().to_string(), out.shape().to_string());
+  const float* a = x.as<float>().data();
+  const float* b = quantized.as<float>().data();
+  float* y = out.as<float>().data();
+  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t k = first; k < first + count; ++k) y[k] = a[k] + amount * (b[k] - a[k]);
+  });
+}
+
+CodeCounts CpuBackend::count_codes(ConstTensorView packed) {
+  const auto bytes = packed.as<std::uint8_t>();
+  const std::int64_t size = packed.elements(), tiles = tile_count(size, kStretch);
+  auto* counts = reduction_scratch_.get<CodeCounts>(tiles);
+  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    counts[first / kStretch] = bitnet::count_codes(
+        bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+  });
+  CodeCounts total;
+  for (std::int64_t tile = 0; tile < tiles; ++tile) {
+    total.minus += counts[tile].minus;
+    total.zero += counts[tile].zero;
+    total.plus += counts[tile].plus;
+    total.invalid += counts[tile].invalid;
+  }
+  return total;
+}
+
+std::int64_t CpuBackend::count_flips(ConstTensorView packed, ConstTensorView earlier) {
+  BITNET_CHECK(packed.elements() == earlier.elements(), "cannot compare codes {} with {}",
+               packed.shape().to_string(), earlier.shape().to_string());
+  const auto a = packed.as<std::uint8_t>(), b = earlier.as<std::uint8_t>();
+  const std::int64_t size = packed.elements(), tiles = tile_count(size, kStretch);
+  auto* flips = reduction_scratch_.get<std::int64_t>(tiles);
+  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    const auto start = static_cast<std::size_t>(first), n = static_cast<std::size_t>(count);
+    flips[first / kStretch] = bitnet::count_flips(a.subspan(start, n), b.subspan(start, n));
+  });
+  std::int64_t total = 0;
+  for (std::int64_t tile = 0; tile < tiles; ++tile) total += flips[tile];
+  return total;
+}
+
+}  // namespace bitnet::cpu

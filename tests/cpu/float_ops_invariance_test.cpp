@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+// What must not change a single bit of the CPU backend's float operations: the instruction set, the
+// number of threads, the other rows of a batch, how many queries are given at once, keys to come.
+#include <functional>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/cpu/cpu_backend.h"
+#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
+
+namespace bitnet {
+namespace {
+
+using Floats = std::vector<float>;
+
+// Results of several tensors, one after the other.
+struct Results {
+  Backend& backend;
+  Floats values;
+  void append(ConstTensorView x) {
+    const Floats more = test::floats_of(backend, x);
+    values.insert(values.end(), more.begin(), more.end());
+  }
+};
+
+Tensor random_tensor(Backend& backend, const Shape& shape, std::uint32_t seed,
+                     double deviation = 1.0) {
+  return test::to_device(backend, shape, test::random_numbers(seed, shape.elements(), deviation));
+}
+
+Tensor empty_tensor(Backend& backend, const Shape& shape) {
+  return backend.make_tensor(DType::f32, shape);
+}
+
+Floats rows_of(const Floats& x, std::int64_t first, std::int64_t count, std::int64_t width) {
+  return {x.begin() + first * width, x.begin() + (first + count) * width};
+}
+
+Floats linear_results(Backend& be) {
+  Results r{be, {}};
+  const std::int64_t rows = 530, inputs = 100, outputs = 300;  // several tiles of each kind
+  Tensor x = random_tensor(be, {rows, inputs}, 1), w = random_tensor(be, {outputs, inputs}, 2);
+  Tensor dy = random_tensor(be, {rows, outputs}, 3), dx = random_tensor(be, {rows, inputs}, 4);
+  Tensor dw = random_tensor(be, {outputs, inputs}, 5), y = empty_tensor(be, {rows, outputs});
+  be.linear(x, w, y);
+  r.append(y);
+  for (const bool accumulate : {true, false}) {
+    be.linear_backward(x, w, dy, dx, accumulate, dw);
+    r.append(dx);
+    r.append(dw);
+  }
+  return r.values;
+}
+
+Floats bit_linear_backward_results(Backend& be) {
+  Results r{be, {}};
+  const std::int64_t rows = 300, inputs = 128, outputs = 260;
+  Tensor x = random_tensor(be, {rows, inputs}, 6), w = random_tensor(be, {outputs, inputs}, 7);
+  Tensor codes = be.make_tensor(DType::i8, {rows, inputs}), act_scale = empty_tensor(be, {rows});
+  Tensor packed = be.make_tensor(DType::u8, {outputs / 4, inputs}),
+         weight_scale = empty_tensor(be, {1});
+  Tensor dy = random_tensor(be, {rows, outputs}, 8), dx = empty_tensor(be, {rows, inputs});
+  Tensor dw = random_tensor(be, {outputs, inputs}, 9);
+  be.quantize_activations(x, codes, act_scale);
+  be.quantize_weights({}, w, packed, weight_scale);
+  be.bit_linear_backward(codes, act_scale, packed, weight_scale, dy, dx, false, dw);
+  r.append(dx);
+  r.append(dw);
+  return r.values;
+}
+
+Floats norm_results(Backend& be) {
+  Results r{be, {}};
+  const std::int64_t rows = 150, width = 200;
+  Tensor x = random_tensor(be, {rows, width}, 10), gain = random_tensor(be, {width}, 11);
+  Tensor dy = random_tensor(be, {rows, width}, 12), y = empty_tensor(be, {rows, width});
+  Tensor stats = empty_tensor(be, {rows, 2}), dx = empty_tensor(be, {rows, width});
+  Tensor dgain = random_tensor(be, {width}, 13);
+  for (const NormKind kind : {NormKind::rms, NormKind::layer}) {
+    be.norm(kind, x, gain, 1e-5f, y, stats);
+    be.norm_backward(kind, x, gain, stats, dy, dx, dgain);
+    for (const Tensor* t : {&y, &stats, &dx, &dgain}) r.append(*t);
+  }
+  return r.values;
+}
+
+Floats attention_results(Backend& be) {
+  Results r{be, {}};
+  const AttentionShape s{
+      .batch = 2, .queries = 140, .keys = 140, .heads = 4, .kv_heads = 2, .head_dim = 32};
+  const Shape q_shape{2, 140, 4, 32}, kv_shape{2, 140, 2, 32};
+  Tensor q = random_tensor(be, q_shape, 14), k = random_tensor(be, kv_shape, 15),
+         v = random_tensor(be, kv_shape, 16);
+  Tensor dout = random_tensor(be, q_shape, 17), table = random_tensor(be, {150, 32}, 18);
+  Tensor out = empty_tensor(be, q_shape), logsumexp = empty_tensor(be, {2, 4, 140}),
+         dq = empty_tensor(be, q_shape);
+  Tensor dk = empty_tensor(be, kv_shape), dv = empty_tensor(be, kv_shape);
+  be.rope(q, table, 10, RopeDirection::forward);
+  be.rope(k, table, 10, RopeDirection::backward);
+  be.attention(s, q, k, v, out, logsumexp);
+  be.attention_backward(s, q, k, v, out, logsumexp, dout, dq, dk, dv);
+  for (const Tensor* t : {&q, &k, &out, &logsumexp, &dq, &dk, &dv}) r.append(*t);
+  return r.values;
+}
+
+Floats elementwise_results(Backend& be) {
+  Results r{be, {}};
+  const Shape shape{300, 150};  // three stretches
+  Tensor gate = random_tensor(be, shape, 19, 3.0), up = random_tensor(be, shape, 20),
+         dy = random_tensor(be, shape, 21);
+  Tensor y = empty_tensor(be, shape), dgate = empty_tensor(be, shape),
+         dup = empty_tensor(be, shape);
+  for (const Activation activation : {Activation::silu, Activation::relu2, Activation::gelu}) {
+    be.gated_activation(activation, gate, up, y);
+    be.gated_activation_backward(activation, gate, up, dy, dgate, dup);
+    for (const Tensor* t : {&y, &dgate, &dup}) r.append(*t);
+  }
+  be.add(gate, up, y);
+  r.append(y);
+  be.dropout(gate, 0.3, {1, RandomPurpose::dropout, 2}, 40, y);
+  r.append(y);
+  Tensor tokens = test::to_device(be, {300}, test::random_tokens(22, 300, 40));
+  Tensor table = random_tensor(be, {40, 150}, 23);
+  be.embedding(tokens, table, y);
+  r.append(y);
+  be.embedding_backward(tokens, dy, table);
+  r.append(table);
+  return r.values;
+}
+
+Floats loss_results(Backend& be) {
+  Results r{be, {}};
+  Tensor logits = random_tensor(be, {200, 256}, 24, 4.0), loss = empty_tensor(be, {200});
+  Tensor targets = test::to_device(be, {200}, test::random_tokens(25, 200, 256));
+  Tensor gradient = empty_tensor(be, {200, 256}), m = random_tensor(be, {200, 256}, 26),
+         v = be.make_tensor(DType::f32, {200, 256});
+  be.cross_entropy(logits, targets, loss, 0.01f, gradient);
+  be.adamw({.learning_rate = 1e-3, .weight_decay = 0.1, .step = 3, .grad_scale = 0.7}, gradient,
+           logits, m, v);
+  for (const Tensor* t : {&loss, &gradient, &logits, &m, &v}) r.append(*t);
+  r.values.push_back(static_cast<float>(be.sum(logits)));
+  r.values.push_back(static_cast<float>(be.sum_of_squares(logits)));
+  return r.values;
+}
+
+struct Family {
+  const char* name;
+  Floats (*results)(Backend&);
+};
+
+TEST_CASE("float operations give the same bits on every ISA and for any number of threads") {
+  const Family family = GENERATE(
+      Family{"linear", linear_results}, Family{"bit_linear_backward", bit_linear_backward_results},
+      Family{"norm", norm_results}, Family{"attention", attention_results},
+      Family{"elementwise", elementwise_results}, Family{"loss", loss_results});
+  INFO(family.name);
+  const Floats expected = family.results(*make_cpu_backend(1, "scalar"));
+  for (const std::string& isa : available_cpu_isas()) {
+    for (const int threads : {1, 2, 3}) {
+      INFO(isa << ", " << threads << " threads");
+      CHECK(family.results(*make_cpu_backend(threads, isa)) == expected);
+    }
+  }
+}
+
+TEST_CASE("a row of linear and of norm has the same bits alone and in a batch") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const std::int64_t rows = 21, inputs = 72, outputs = 30;
+  Tensor x = random_tensor(*be, {rows, inputs}, 30), w = random_tensor(*be, {outputs, inputs}, 31);
+  Tensor y = empty_tensor(*be, {rows, outputs}), normed = empty_tensor(*be, {rows, inputs}),
+         stats = empty_tensor(*be, {rows, 2});
+  be->linear(x, w, y);
+  be->norm(NormKind::layer, x, {}, 1e-5f, normed, stats);
+  const Floats all_y = test::floats_of(*be, y), all_normed = test::floats_of(*be, normed);
+  for (std::int64_t row = 0; row < rows; ++row) {
+    Tensor one_y = empty_tensor(*be, {1, outputs}), one = empty_tensor(*be, {1, inputs}),
+           one_stats = empty_tensor(*be, {1, 2});
+    be->linear(x.view().rows(row, 1), w, one_y);
+    be->norm(NormKind::layer, x.view().rows(row, 1), {}, 1e-5f, one, one_stats);
+    CHECK(test::floats_of(*be, one_y) == rows_of(all_y, row, 1, outputs));
+    CHECK(test::floats_of(*be, one) == rows_of(all_normed, row, 1, inputs));
+  }
+}
+
+TEST_CASE("attention gives the same bits for a prompt at once, in pieces and token by token") {
+  const auto be = make_cpu_backend(1, GENERATE(from_range(available_cpu_isas())));
+  const std::int64_t tokens = 150, heads = 2, head_dim = 32, width = heads * head_dim;
+  const Shape shape{1, tokens, heads, head_dim};
+  Tensor q = random_tensor(*be, shape, 32), k = random_tensor(*be, shape, 33),
+         v = random_tensor(*be, shape, 34);
+  Tensor whole = empty_tensor(*be, shape);
+  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q, k, v, whole, {});
+  const Floats expected = test::floats_of(*be, whole);
+  const std::int64_t piece = GENERATE(1, 7, 64, 100);
+  const TensorView q_rows = q.view().reshaped({tokens, width});
+  for (std::int64_t first = 0; first < tokens; first += piece) {
+    const std::int64_t count = std::min(piece, tokens - first);
+    Tensor out = empty_tensor(*be, {1, count, heads, head_dim});
+    // The cache holds room for all keys; those to come are there, and must not matter.
+    be->attention({1, count, tokens, heads, heads, head_dim, first},
+                  q_rows.rows(first, count).reshaped({1, count, heads, head_dim}), k, v, out, {});
+    CHECK(test::floats_of(*be, out) == rows_of(expected, first, count, width));
+  }
+}
+
+TEST_CASE("grouped-query attention equals attention with repeated key and value heads") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const std::int64_t tokens = 80, heads = 6, groups = 2, head_dim = 16;
+  const Shape q_shape{1, tokens, heads, head_dim}, kv_shape{1, tokens, groups, head_dim};
+  const auto repeated = [&](const std::vector<double>& x) {
+    std::vector<double> y;
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      for (std::int64_t h = 0; h < heads; ++h) {
+        const auto from = x.begin() + (t * groups + h / (heads / groups)) * head_dim;
+        y.insert(y.end(), from, from + head_dim);
+      }
+    }
+    return y;
+  };
+  const auto k = test::random_numbers(36, kv_shape.elements()),
+             v = test::random_numbers(37, kv_shape.elements());
+  Tensor q = random_tensor(*be, q_shape, 35), grouped = empty_tensor(*be, q_shape),
+         full = empty_tensor(*be, q_shape);
+  be->attention({1, tokens, tokens, heads, groups, head_dim, 0}, q,
+                test::to_device(*be, kv_shape, k), test::to_device(*be, kv_shape, v), grouped, {});
+  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q,
+                test::to_device(*be, q_shape, repeated(k)),
+                test::to_device(*be, q_shape, repeated(v)), full, {});
+  CHECK(test::floats_of(*be, grouped) == test::floats_of(*be, full));
+}
+
+TEST_CASE("changing a key and a value leaves earlier outputs untouched, bit for bit") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const std::int64_t tokens = 70, head_dim = 16;
+  const std::int64_t changed = GENERATE(0, 5, 15, 16, 63, 64, 69);
+  const Shape shape{1, tokens, 1, head_dim};
+  Tensor q = random_tensor(*be, shape, 38), k = random_tensor(*be, shape, 39),
+         v = random_tensor(*be, shape, 40);
+  Tensor out = empty_tensor(*be, shape);
+  const auto attend = [&] {
+    be->attention({1, tokens, tokens, 1, 1, head_dim, 0}, q, k, v, out, {});
+    return test::floats_of(*be, out);
+  };
+  const Floats before = attend();
+  for (Tensor* t : {&k, &v}) t->as<float>()[static_cast<std::size_t>(changed * head_dim)] += 1.0f;
+  const Floats after = attend();
+  CHECK(rows_of(after, 0, changed, head_dim) == rows_of(before, 0, changed, head_dim));
+  for (std::int64_t t = changed; t < tokens; ++t) {
+    CHECK(rows_of(after, t, 1, head_dim) != rows_of(before, t, 1, head_dim));
+  }
+}
+
+}  // namespace
+}  // namespace bitnet

@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT
+// The quantisation operations and bit_linear of the CPU backend against core/quant and sums written
+// out: equal bits on every instruction set and for any number of threads.
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <random>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/base/error.h"
+#include "core/cpu/cpu_backend.h"
+#include "core/quant/ternary.h"
+#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
+
+namespace bitnet {
+namespace {
+
+std::unique_ptr<Backend> generated_backend() {
+  const std::string isa = GENERATE(from_range(available_cpu_isas()));
+  const int threads = GENERATE(1, 3);
+  return make_cpu_backend(threads, isa);
+}
+
+std::vector<float> random_floats(std::int64_t count, unsigned seed) {
+  std::mt19937 random(seed);
+  std::normal_distribution<float> normal(0.05f, 1.0f);
+  std::vector<float> x(static_cast<std::size_t>(count));
+  for (auto& v : x) v = normal(random);
+  return x;
+}
+
+// A matrix quantised by core/quant.
+struct Reference {
+  std::vector<std::int8_t> codes;
+  std::vector<std::uint8_t> packed;
+  std::vector<float> scales;
+};
+
+Reference quantize(const WeightQuantizer& q, const std::vector<float>& w, std::int64_t rows,
+                   std::int64_t columns) {
+  Reference r;
+  r.codes.resize(w.size());
+  r.packed.resize(w.size() / 4);
+  r.scales.resize(static_cast<std::size_t>(scale_count(q, rows, columns)));
+  quantize_weights(q, w, rows, columns, r.codes, r.scales);
+  pack_codes(r.codes, rows, columns, r.packed);
+  return r;
+}
+
+Shape scale_shape(const WeightQuantizer& q, std::int64_t rows, std::int64_t columns) {
+  return q.group_size == 0 ? Shape{1} : Shape{rows, columns / q.group_size};
+}
+
+TEST_CASE("quantize_weights has the bits of core/quant for every kind, measure and group") {
+  const auto backend = generated_backend();
+  INFO(backend->detail());
+  const auto kind = GENERATE(LinearKind::b158, LinearKind::b1);
+  const auto measure = GENERATE(ScaleMeasure::absmean, ScaleMeasure::absmedian);
+  for (const std::int64_t group : {0, 64, 128, 640}) {
+    for (const std::int64_t rows : {4, 36}) {
+      const std::int64_t columns = 640;  // 36 * 640 elements: five whole tiles and a partial one
+      const WeightQuantizer q{kind, measure, group};
+      const auto w = random_floats(rows * columns, 21);
+      const Reference expected = quantize(q, w, rows, columns);
+      Tensor packed = backend->make_tensor(DType::u8, {rows / 4, columns});
+      Tensor scale = backend->make_tensor(DType::f32, scale_shape(q, rows, columns));
+      Tensor weights = test::to_device(*backend, {rows, columns}, w);
+      backend->quantize_weights(q, weights, packed, scale);
+      CHECK(test::to_host<std::uint8_t>(*backend, packed) == expected.packed);
+      CHECK(test::to_host<float>(*backend, scale) == expected.scales);
+
+      backend->dequantize_weights(packed, scale, weights);
+      const std::size_t per_scale = w.size() / expected.scales.size();
+      std::vector<float> dequantized(w.size());
+      for (std::size_t k = 0; k < w.size(); ++k) {
+        dequantized[k] = expected.scales[k / per_scale] * static_cast<float>(expected.codes[k]);
+      }
+      CHECK(test::to_host<float>(*backend, weights) == dequantized);
+    }
+  }
+}
+
+TEST_CASE("groups longer than a tile of sums keep the order of core/quant") {
+  const auto backend = generated_backend();
+  const WeightQuantizer q{LinearKind::b1, ScaleMeasure::absmean, 4160};
+  const auto w = random_floats(4 * 8320, 22);
+  const Reference expected = quantize(q, w, 4, 8320);
+  Tensor packed = backend->make_tensor(DType::u8, {1, 8320});
+  Tensor scale = backend->make_tensor(DType::f32, {4, 2});
+  backend->quantize_weights(q, test::to_device(*backend, {4, 8320}, w), packed, scale);
+  CHECK(test::to_host<std::uint8_t>(*backend, packed) == expected.packed);
+  CHECK(test::to_host<float>(*backend, scale) == expected.scales);
+}
+
+TEST_CASE("quantize_activations has the bits of quantize_token for each row") {
+  const auto backend = generated_backend();
+  INFO(backend->detail());
+  for (const std::int64_t columns : {64, 70, 320}) {
+    const std::int64_t rows = 700;  // several tasks
+    auto x = random_floats(rows * columns, 23);
+    x[5] = std::numeric_limits<float>::infinity();
+    for (std::size_t k = 0; k < 64; ++k) x[static_cast<std::size_t>(columns) + k] = 0;
+    Tensor codes = backend->make_tensor(DType::i8, {rows, columns});
+    Tensor scale = backend->make_tensor(DType::f32, {rows});
+    Tensor back = test::to_device(*backend, {rows, columns}, x);
+    backend->quantize_activations(back, codes, scale);
+    std::vector<std::int8_t> expected(x.size());
+    std::vector<float> expected_scale(static_cast<std::size_t>(rows));
+    const auto width = static_cast<std::size_t>(columns);
+    for (std::size_t t = 0; t < expected_scale.size(); ++t) {
+      expected_scale[t] = quantize_token(std::span<const float>(x).subspan(t * width, width),
+                                         std::span(expected).subspan(t * width, width));
+    }
+    CHECK(test::to_host<std::int8_t>(*backend, codes) == expected);
+    CHECK(test::to_host<float>(*backend, scale) == expected_scale);
+
+    backend->dequantize_activations(codes, scale, back);
+    const auto restored = back.as<float>();
+    for (std::size_t k = width; k < x.size(); ++k) {
+      REQUIRE(restored[k] == expected_scale[k / width] * static_cast<float>(expected[k]));
+    }
+    CHECK(std::isnan(restored[0]));  // infinity * 0: the bad row is not hidden
+  }
+}
+
+// bit_linear as the contract states it.
+std::vector<float> reference_product(const std::vector<std::int8_t>& x,
+                                     const std::vector<float>& act_scale, const Reference& w,
+                                     std::int64_t outputs, std::int64_t inputs) {
+  const auto n = static_cast<std::size_t>(outputs), k = static_cast<std::size_t>(inputs);
+  const std::size_t groups = w.scales.size() == 1 ? 1 : w.scales.size() / n, size = k / groups;
+  std::vector<float> y(act_scale.size() * n);
+  for (std::size_t t = 0; t < act_scale.size(); ++t) {
+    for (std::size_t o = 0; o < n; ++o) {
+      float sum = 0;
+      for (std::size_t g = 0; g < groups; ++g) {
+        std::int32_t dot = 0;
+        for (std::size_t c = g * size; c < (g + 1) * size; ++c) {
+          dot += x[t * k + c] * w.codes[o * k + c];
+        }
+        if (w.scales.size() == 1) {
+          sum = (act_scale[t] * w.scales[0]) * static_cast<float>(dot);
+        } else {
+          sum = std::fma(w.scales[o * groups + g], static_cast<float>(dot), sum);
+        }
+      }
+      y[t * n + o] = w.scales.size() == 1 ? sum : sum * act_scale[t];
+    }
+  }
+  return y;
+}
+
+TEST_CASE("bit_linear is the contract's formula, bit for bit") {
+  const auto backend = generated_backend();
+  INFO(backend->detail());
+  for (const auto& [rows, inputs, outputs, group] : std::vector<std::array<std::int64_t, 4>>{
+           {1, 64, 4, 0},
+           {1, 256, 256, 0},
+           {7, 192, 20, 0},
+           {100, 320, 276, 0},  // more tokens, and more packed rows, than a tile holds
+           {200, 64, 1028, 0},
+           {1, 128, 8, 64},
+           {101, 320, 276, 64},
+           {5, 384, 36, 192},
+       }) {
+    INFO(rows << " tokens, " << inputs << " -> " << outputs << ", group " << group);
+    const WeightQuantizer q{LinearKind::b158, ScaleMeasure::absmean, group};
+    const Reference w = quantize(q, random_floats(outputs * inputs, 31), outputs, inputs);
+    const Tensor packed = test::to_device(*backend, {outputs / 4, inputs}, w.packed);
+    const Tensor scale = test::to_device(*backend, scale_shape(q, outputs, inputs), w.scales);
+    std::mt19937 random(41);
+    std::vector<std::int8_t> x(static_cast<std::size_t>(rows * inputs));
+    for (auto& v : x) v = static_cast<std::int8_t>(static_cast<int>(random() % 256) - 128);
+    const Tensor codes = test::to_device(*backend, {rows, inputs}, x);
+    const auto act_scale = random_floats(rows, 43);
+    Tensor y = backend->make_tensor(DType::f32, {rows, outputs});
+    backend->bit_linear(codes, test::to_device(*backend, {rows}, act_scale), packed, scale, y);
+    CHECK(test::to_host<float>(*backend, y) == reference_product(x, act_scale, w, outputs, inputs));
+  }
+}
+
+TEST_CASE("a row that is not finite makes its own outputs NaN, and no others") {
+  const auto backend = generated_backend();
+  const Reference w = quantize({}, random_floats(64 * 64, 31), 64, 64);
+  const Tensor packed = test::to_device(*backend, {16, 64}, w.packed);
+  auto x = random_floats(3 * 64, 3);
+  x[70] = std::numeric_limits<float>::quiet_NaN();
+  Tensor codes = backend->make_tensor(DType::i8, {3, 64});
+  Tensor scale = backend->make_tensor(DType::f32, {3});
+  Tensor y = backend->make_tensor(DType::f32, {3, 64});
+  backend->quantize_activations(test::to_device(*backend, {3, 64}, x), codes, scale);
+  backend->bit_linear(codes, scale, packed, test::to_device(*backend, {1}, w.scales), y);
+  for (std::size_t k = 0; k < 192; ++k) CHECK(std::isnan(y.as<float>()[k]) == (k / 64 == 1));
+}
+
+TEST_CASE("blend mixes by its amount, in place too") {
+  const auto backend = generated_backend();
+  const auto x = random_floats(40000, 1), quantized = random_floats(40000, 2);
+  std::vector<float> expected(x.size());
+  for (std::size_t k = 0; k < x.size(); ++k) expected[k] = x[k] + 0.3f * (quantized[k] - x[k]);
+  Tensor out = test::to_device(*backend, {40000}, quantized);
+  backend->blend(test::to_device(*backend, {40000}, x), out, 0.3f, out);
+  CHECK(test::to_host<float>(*backend, out) == expected);
+}
+
+TEST_CASE("codes and flips are counted over all tiles") {
+  const auto backend = generated_backend();
+  const Reference a = quantize({}, random_floats(1024 * 320, 3), 1024, 320);
+  const Reference b = quantize({}, random_floats(1024 * 320, 4), 1024, 320);
+  const Tensor pa = test::to_device(*backend, {256, 320}, a.packed);
+  const Tensor pb = test::to_device(*backend, {256, 320}, b.packed);
+  const CodeCounts counts = backend->count_codes(pa), expected = count_codes(a.packed);
+  CHECK(counts.minus == expected.minus);
+  CHECK(counts.zero == expected.zero);
+  CHECK(counts.plus == expected.plus);
+  CHECK(counts.total() == 1024 * 320);
+  CHECK(backend->count_flips(pa, pb) == count_flips(a.packed, b.packed));
+}
+
+TEST_CASE("quantisation operations refuse shapes that do not fit") {
+  const auto backend = make_cpu_backend(1);
+  const auto make = [&](DType dtype, Shape shape) { return backend->make_tensor(dtype, shape); };
+  Tensor w = make(DType::f32, {8, 64}), packed = make(DType::u8, {2, 64}),
+         one = make(DType::f32, {1});
+  Tensor x = make(DType::f32, {3, 64}), codes = make(DType::i8, {3, 64}),
+         scale = make(DType::f32, {3});
+  Tensor y = make(DType::f32, {3, 8});
+  const auto check = [](const auto& call) { CHECK_THROWS_AS(call(), ContractError); };
+  check([&] { backend->quantize_weights({LinearKind::float32}, w, packed, one); });
+  check([&] { backend->quantize_weights({}, x, packed, one); });
+  check([&] { backend->quantize_weights({}, w, packed, scale); });
+  check([&] {
+    backend->quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, packed, one);
+  });
+  check([&] { backend->dequantize_weights(packed, one, x); });
+  check([&] {
+    backend->dequantize_weights(make(DType::u8, {2, 60}), one, make(DType::f32, {8, 60}));
+  });
+  check([&] { backend->quantize_activations(x, make(DType::i8, {3, 63}), scale); });
+  check([&] { backend->quantize_activations(x, codes, one); });
+  check([&] { backend->bit_linear(codes, one, packed, one, y); });
+  check([&] { backend->bit_linear(codes, scale, packed, one, x); });
+  check([&] { backend->bit_linear(x, scale, packed, one, y); });
+  check([&] { backend->bit_linear(codes, scale, packed, make(DType::f32, {1, 8}), y); });
+  check([&] { backend->bit_linear(codes, scale, packed, make(DType::f32, {8}), y); });
+  check([&] { backend->blend(x, y, 0.5f, x); });
+  check([&] { backend->count_flips(packed, make(DType::u8, {2, 63})); });
+}
+
+}  // namespace
+}  // namespace bitnet

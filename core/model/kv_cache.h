@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: MIT
+// Keys (after RoPE) and values of one sequence, for incremental generation.
+#pragma once
+
+#include <vector>
+
+#include "core/backend/backend.h"
+#include "core/model/model_config.h"
+
+namespace bitnet {
+
+class KvCache {
+ public:
+  // capacity: tokens, at most config.max_position_embeddings.
+  KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity);
+
+  std::int64_t capacity() const { return capacity_; }
+  std::int64_t length() const { return length_; }
+  void clear() { length_ = 0; }
+  // Called once per extend(), after all layers have written their new rows.
+  void advance(std::int64_t tokens);
+
+  // [capacity, G, E]
+  TensorView keys(std::int64_t layer) { return keys_[static_cast<std::size_t>(layer)]; }
+  TensorView values(std::int64_t layer) { return values_[static_cast<std::size_t>(layer)]; }
+
+ private:
+  std::int64_t capacity_, length_ = 0;
+  std::vector<Tensor> keys_, values_;
+};
+
+}  // namespace bitnet

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT
+#include "core/model/transformer.h"
+
+#include <cmath>
+#include <numbers>
+
+namespace bitnet {
+namespace {
+
+// Rotary angles (2104.09864): element pair i of a head turns by position · theta^(-2i/E). A row
+// holds E/2 cosines, then E/2 sines.
+Tensor make_rope_table(Backend& backend, const ModelConfig& config) {
+  const std::int64_t positions = config.max_position_embeddings, width = config.head_size(),
+                     half = width / 2;
+  Tensor tensor = backend.make_tensor(DType::f32, {positions, width});  // refuses what is too long
+  std::vector<float> table(static_cast<std::size_t>(positions * width));
+  for (std::int64_t i = 0; i < half; ++i) {
+    const double frequency =
+        std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
+    for (std::int64_t position = 0; position < positions; ++position) {
+      const double angle = static_cast<double>(position) * frequency;
+      float* const row = table.data() + position * width;
+      row[i] = static_cast<float>(std::cos(angle));
+      row[half + i] = static_cast<float>(std::sin(angle));
+    }
+  }
+  backend.copy_from_host(table.data(), tensor);
+  return tensor;
+}
+
+}  // namespace
+
+Transformer::Transformer(Backend& backend, const ModelConfig& config, WeightForm form)
+    : backend_(backend), config_((config.validate(), config)), parameters_(backend, config_, form) {
+  for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
+    blocks_.emplace_back(config_, parameters_, layer);
+  final_gain_ = parameters_.find("model.norm.weight");
+  embedding_ = &parameters_.at("model.embed_tokens.weight");
+  head_ = config_.tie_word_embeddings ? embedding_ : &parameters_.at("lm_head.weight");
+  rope_table_ = make_rope_table(backend, config_);
+  if (config_.quantized())
+    mode_ = config_.quantized_activations() ? ProductMode::integer : ProductMode::mixed;
+}
+
+void Transformer::initialize(std::uint64_t seed) {
+  std::vector<float> values;
+  std::uint32_t index = 0;
+  for (Parameter& p : parameters_.all()) {
+    const RandomStream stream{seed, RandomPurpose::initial_weights, index++};
+    BITNET_CHECK(p.value, "'{}' is packed and cannot be initialised", p.spec.name);
+    values.resize(static_cast<std::size_t>(p.spec.shape.elements()));
+    for (std::size_t i = 0; i < values.size(); ++i)
+      values[i] = p.spec.role == TensorRole::norm_gain
+                      ? 1.0f
+                      : static_cast<float>(stream.normal(i) * p.spec.init_std);
+    backend_.copy_from_host(values.data(), p.value);
+  }
+  refresh_quantized();
+}
+
+void Transformer::refresh_quantized(double amount) {
+  BITNET_CHECK(amount >= 0 && amount <= 1, "quantisation amount {} is not in [0, 1]", amount);
+  if (!config_.quantized()) return;
+  const WeightQuantizer quantizer = config_.weight_quantizer();
+  mode_ =
+      config_.quantized_activations() && amount == 1 ? ProductMode::integer : ProductMode::mixed;
+  quantized_amount_ = static_cast<float>(amount);
+  for (Parameter& p : parameters_.all()) {
+    if (!p.packed) continue;
+    if (p.value) backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale);
+    if (mode_ != ProductMode::mixed) {
+      p.operand = Tensor();
+      continue;
+    }
+    BITNET_CHECK(p.value || amount == 1, "'{}' is packed: its quantisation amount is 1, not {}",
+                 p.spec.name, amount);
+    if (!p.operand) p.operand = backend_.make_tensor(DType::f32, p.spec.shape);
+    backend_.dequantize_weights(p.packed, p.weight_scale, p.operand);
+    if (amount != 1) backend_.blend(p.value, p.operand, quantized_amount_, p.operand);
+  }
+}
+
+Pass Transformer::make_pass(ConstTensorView tokens, Activations& activations, KvCache* cache,
+                            const DropoutState* dropout) const {
+  BITNET_CHECK(tokens.dtype() == DType::i32 && tokens.shape().rank() == 2,
+               "tokens are {} {}, expected i32 [B, T]", to_string(tokens.dtype()),
+               tokens.shape().to_string());
+  const std::int64_t batch = tokens.dim(0), count = tokens.dim(1);
+  BITNET_CHECK(
+      batch >= 1 && count >= 1 && batch * count <= activations.max_batch * activations.max_tokens,
+      "a batch of {} x {} tokens in activations made for {} x {}", batch, count,
+      activations.max_batch, activations.max_tokens);
+  const std::int64_t end = (cache == nullptr ? 0 : cache->length()) + count;
+  BITNET_CHECK(end <= config_.max_position_embeddings,
+               "position {} is beyond max_position_embeddings = {}", end - 1,
+               config_.max_position_embeddings);
+  return {.backend = backend_,
+          .config = config_,
+          .activations = activations,
+          .rope_table = rope_table_,
+          .mode = mode_,
+          .quantized_amount = quantized_amount_,
+          .batch = batch,
+          .tokens = count,
+          .cache = cache,
+          .dropout = dropout};
+}
+
+TensorView Transformer::run_blocks(Pass& pass, ConstTensorView tokens) {
+  Activations& a = pass.activations;
+  const std::int64_t width = config_.hidden_size;
+  const TensorView last = pass.rows_of(a.residual, width);
+  const auto block_input = [&](std::size_t layer) {
+    return a.keeps_for_backward
+               ? pass.rows_of(a.layer(static_cast<std::int64_t>(layer)).attn_residual, width)
+               : last;
+  };
+  const TensorView first = block_input(0);
+  backend_.embedding(tokens.reshaped({pass.rows()}), embedding_->value, first);
+  pass.apply_dropout(first, DropoutSite::embedding, 0, first);
+  for (std::size_t layer = 0; layer < blocks_.size(); ++layer)
+    blocks_[layer].forward(pass, block_input(layer),
+                           layer + 1 < blocks_.size() ? block_input(layer + 1) : last);
+  return last;
+}
+
+TensorView Transformer::head_forward(Activations& a, ConstTensorView x, std::int64_t rows) {
+  const TensorView normed = leading(a.final_normed, {rows, config_.hidden_size});
+  const TensorView logits = leading(a.logits, {rows, config_.vocab_size});
+  backend_.norm(config_.norm_kind(), x, final_gain(), static_cast<float>(config_.rms_norm_eps),
+                normed, leading(a.final_stats, {rows, 2}));
+  backend_.linear(normed, head_->value, logits);
+  return logits;
+}
+
+TensorView Transformer::forward(ConstTensorView tokens, Activations& activations,
+                                const DropoutState* dropout) {
+  Pass pass = make_pass(tokens, activations, nullptr, dropout);
+  return head_forward(activations, run_blocks(pass, tokens), pass.rows());
+}
+
+TensorView Transformer::extend(ConstTensorView tokens, KvCache& cache, Activations& activations) {
+  BITNET_CHECK(tokens.dim(0) == 1, "{} sequences, expected 1 for a cache", tokens.dim(0));
+  Pass pass = make_pass(tokens, activations, &cache, nullptr);
+  const TensorView x = run_blocks(pass, tokens);
+  cache.advance(pass.tokens);
+  return head_forward(activations, x.rows(pass.tokens - 1, 1), 1);
+}
+
+void Transformer::backward(ConstTensorView tokens, ConstTensorView dlogits,
+                           Activations& activations, const DropoutState* dropout) {
+  BITNET_CHECK(activations.keeps_for_backward, "activations were made without keep_for_backward");
+  parameters_.create_gradients(backend_);
+  Pass pass = make_pass(tokens, activations, nullptr, dropout);
+  const std::int64_t width = config_.hidden_size;
+  const TensorView d_residual = pass.rows_of(activations.d_residual, width);
+  const TensorView d_normed = pass.rows_of(activations.d_normed, width);
+
+  backend_.linear_backward(pass.rows_of(activations.final_normed, width), head_->value, dlogits,
+                           d_normed, false, head_->gradient);
+  backend_.norm_backward(config_.norm_kind(), pass.rows_of(activations.residual, width),
+                         final_gain(), leading(activations.final_stats, {pass.rows(), 2}), d_normed,
+                         d_residual,
+                         final_gain_ == nullptr ? TensorView() : final_gain_->gradient.view());
+  for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) block->backward(pass);
+  const TensorView d_embedding =
+      pass.apply_dropout(d_residual, DropoutSite::embedding, 0, d_residual);
+  backend_.embedding_backward(tokens.reshaped({pass.rows()}), d_embedding, embedding_->gradient);
+}
+
+}  // namespace bitnet

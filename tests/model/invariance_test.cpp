@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: MIT
+// What must not change a single bit of the logits: later tokens, neighbours in the batch, the
+// number of threads, the way a sequence is cut into calls, repeated key/value heads, the packed
+// form.
+#include "core/cpu/cpu_backend.h"
+#include "core/quant/ternary.h"
+#include "tests/support/catch.h"
+#include "tests/support/tiny_model.h"
+#include "tests/support/tiny_trainer.h"
+
+using namespace bitnet;
+using namespace bitnet::test;
+
+namespace {
+
+constexpr std::int64_t kLength = 24;
+
+std::vector<ModelConfig> configs() {
+  std::vector<ModelConfig> list;
+  for (const std::string& profile : profile_names()) list.push_back(tiny_config("", profile));
+  list.push_back(tiny_config("float"));
+  ModelConfig config = tiny_config("b158");
+  config.num_key_value_heads = 2;
+  config.weight_group_size = 64;
+  list.push_back(config);
+  config = tiny_config("b158");
+  config.activation_bits = 0;
+  config.tie_word_embeddings = false;
+  list.push_back(config);
+  return list;
+}
+
+std::string describe(const ModelConfig& c) {
+  return c.profile + " " + c.linear + " activation_bits " + std::to_string(c.activation_bits);
+}
+
+std::vector<float> rows(const std::vector<float>& logits, std::int64_t first, std::int64_t count) {
+  const std::int64_t width = 32;
+  return {logits.begin() + first * width, logits.begin() + (first + count) * width};
+}
+
+// The logits of each position, the sequence being given in pieces of the listed lengths; of a piece
+// only its last is known.
+std::vector<std::vector<float>> extend_in_pieces(Transformer& model,
+                                                 const std::vector<std::int32_t>& tokens,
+                                                 const std::vector<std::int64_t>& pieces) {
+  Backend& be = model.backend();
+  const auto length = static_cast<std::int64_t>(tokens.size());
+  Activations activations(be, model.config(), 1, length, false, true);
+  KvCache cache(be, model.config(), length);
+  std::vector<std::vector<float>> logits;
+  std::int64_t first = 0;
+  for (const std::int64_t count : pieces) {
+    const std::vector<std::int32_t> piece(tokens.begin() + first, tokens.begin() + first + count);
+    logits.push_back(
+        floats_of(be, model.extend(to_device(be, {1, count}, piece), cache, activations)));
+    first += count;
+  }
+  return logits;
+}
+
+}  // namespace
+
+TEST_CASE("a token changes no logits before it", "[model]") {
+  const auto backend = make_cpu_backend(1);
+  for (const ModelConfig& config : configs()) {
+    INFO(describe(config));
+    TinyModel model(*backend, config, 1);
+    auto tokens = random_tokens(1, kLength, 32);
+    const auto before = logits_of(model, tokens, 1);
+    for (const std::int64_t t : {std::int64_t{0}, std::int64_t{1}, std::int64_t{11}, kLength - 1}) {
+      auto changed = tokens;
+      changed[std::size_t(t)] = (changed[std::size_t(t)] + 1) % 32;
+      const auto after = logits_of(model, changed, 1);
+      CHECK(rows(after, 0, t) == rows(before, 0, t));
+      for (std::int64_t later = t; later < kLength; ++later)
+        CHECK(rows(after, later, 1) != rows(before, later, 1));
+    }
+  }
+}
+
+TEST_CASE("a sequence has the same logits alone and in any batch", "[model]") {
+  const auto backend = make_cpu_backend(2);
+  for (const ModelConfig& config : configs()) {
+    INFO(describe(config));
+    TinyModel model(*backend, config, 1);
+    const auto a = random_tokens(1, kLength, 32), b = random_tokens(2, kLength, 32),
+               c = random_tokens(3, kLength, 32);
+    std::vector<std::int32_t> all;
+    for (const auto* sequence : {&c, &a, &b})
+      all.insert(all.end(), sequence->begin(), sequence->end());
+    const auto together = logits_of(model, all, 3);
+    CHECK(rows(together, 0, kLength) == logits_of(model, c, 1));
+    CHECK(rows(together, kLength, kLength) == logits_of(model, a, 1));
+    CHECK(rows(together, 2 * kLength, kLength) == logits_of(model, b, 1));
+  }
+}
+
+TEST_CASE("a sequence has the same logits at once, token by token and in pieces", "[model]") {
+  const auto backend = make_cpu_backend(2);
+  for (const ModelConfig& config : configs()) {
+    INFO(describe(config));
+    TinyModel model(*backend, config, 1);
+    const auto tokens = random_tokens(1, kLength, 32);
+    const auto whole = logits_of(model, tokens, 1);
+    const std::vector<std::int64_t> singles(kLength, 1);
+    for (const auto& pieces :
+         {singles, std::vector<std::int64_t>{kLength}, std::vector<std::int64_t>{7, 1, 1, 13, 2}}) {
+      const auto logits = extend_in_pieces(model, tokens, pieces);
+      std::int64_t end = 0;
+      for (std::size_t i = 0; i < pieces.size(); ++i) {
+        end += pieces[i];
+        INFO("position " << end - 1 << " of " << pieces.size() << " pieces");
+        CHECK(logits[i] == rows(whole, end - 1, 1));
+      }
+    }
+  }
+}
+
+TEST_CASE("logits and gradients are the same bits with one thread and with two", "[model]") {
+  for (const ModelConfig& config : configs()) {
+    INFO(describe(config));
+    std::vector<std::vector<float>> logits, gradients[2];
+    for (const int threads : {1, 2}) {
+      const auto backend = make_cpu_backend(threads);
+      TinyModel model(*backend, config, 1);
+      const Batch batch = random_batch(1, 2, kLength, 32);
+      logits.push_back(logits_of(model, batch.tokens, 2));
+      TinyTrainer trainer(model, 2, kLength);
+      trainer.gradients(batch);
+      for (const Parameter& p : model.parameters().all())
+        gradients[threads - 1].push_back(floats_of(*backend, p.gradient));
+    }
+    CHECK(logits[0] == logits[1]);
+    CHECK((gradients[0] == gradients[1]));
+  }
+}
+
+TEST_CASE("a model that is larger than every tile keeps its bits too", "[model]") {
+  // More than one attention tile (64 keys), bit_linear tile (96 tokens) and stretch of rows (256).
+  constexpr std::int64_t kLong = 150, kBatch = 3;
+  ModelConfig config = tiny_config("b158");
+  config.max_position_embeddings = 160;
+  config.intermediate_size = 320;
+  config.num_key_value_heads = 2;
+  const auto tokens = random_tokens(1, kBatch * kLong, 32);
+  std::vector<std::vector<float>> all;
+  for (const int threads : {1, 2}) {
+    const auto backend = make_cpu_backend(threads);
+    TinyModel model(*backend, config, 1);
+    all.push_back(logits_of(model, tokens, kBatch));
+    const std::vector<std::int32_t> second(tokens.begin() + kLong, tokens.begin() + 2 * kLong);
+    const std::vector<std::int64_t> pieces{63, 1, 1, 70, 15};
+    const auto logits = extend_in_pieces(model, second, pieces);
+    std::int64_t end = 0;
+    for (std::size_t i = 0; i < pieces.size(); ++i) {
+      end += pieces[i];
+      CHECK(logits[i] == rows(all.back(), kLong + end - 1, 1));
+    }
+  }
+  CHECK((all[0] == all[1]));
+}
+
+TEST_CASE("logits are the same bits on every ISA", "[model]") {
+  for (const ModelConfig& config : configs()) {
+    INFO(describe(config));
+    std::vector<std::vector<float>> logits;
+    for (const std::string& isa : available_cpu_isas()) {
+      const auto backend = make_cpu_backend(1, isa);
+      TinyModel model(*backend, config, 1);
+      logits.push_back(logits_of(model, random_tokens(1, 2 * kLength, 32), 2));
+      INFO(isa);
+      CHECK((logits.back() == logits.front()));
+    }
+  }
+}
+
+TEST_CASE("grouped key/value heads equal full heads that repeat them", "[model]") {
+  const auto backend = make_cpu_backend(1);
+  Backend& be = *backend;
+  for (const std::int64_t kv_heads : {1, 2}) {
+    for (const char* linear : {"float", "b158", "b1"}) {
+      INFO(linear << " kv heads " << kv_heads);
+      ModelConfig config = tiny_config(linear);
+      config.num_key_value_heads = kv_heads;
+      TinyModel grouped(be, config, 1);
+      config.num_key_value_heads = 4;
+      const bool quantized = config.quantized();
+      // Codes and scale are copied, not made again, so that the scale of the larger matrix cannot
+      // round differently.
+      Transformer full(be, config, quantized ? WeightForm::packed : WeightForm::latent);
+      for (Parameter& p : full.parameters().all()) {
+        const Parameter& from = grouped.parameters().at(p.spec.name);
+        if (p.packed) be.copy(from.weight_scale, p.weight_scale);
+        if (p.spec.shape == from.spec.shape) {
+          if (p.value) be.copy(from.value, p.value);
+          if (p.packed) be.copy(from.packed, p.packed);
+          continue;
+        }
+        const std::int64_t head = 16 * 64, repeats = 4 / kv_heads;  // elements of a head's rows
+        if (quantized) {
+          std::vector<std::int8_t> few(std::size_t(kv_heads * head)), many;
+          REQUIRE(unpack_codes(to_host<std::uint8_t>(be, from.packed), kv_heads * 16, 64, few));
+          for (std::int64_t h = 0; h < 4; ++h)
+            many.insert(many.end(), few.begin() + h / repeats * head,
+                        few.begin() + (h / repeats + 1) * head);
+          std::vector<std::uint8_t> packed(std::size_t(p.packed.elements()));
+          pack_codes(many, 64, 64, packed);
+          be.copy_from_host(packed.data(), p.packed);
+        } else {
+          const auto few = floats_of(be, from.value);
+          std::vector<float> many;
+          for (std::int64_t h = 0; h < 4; ++h)
+            many.insert(many.end(), few.begin() + h / repeats * head,
+                        few.begin() + (h / repeats + 1) * head);
+          be.copy_from_host(many.data(), p.value);
+        }
+      }
+      const auto tokens = random_tokens(1, 2 * kLength, 32);
+      CHECK((logits_of(full, tokens, 2) == logits_of(grouped, tokens, 2)));
+    }
+  }
+}
+
+TEST_CASE("the packed form has the logits of the latent form", "[model]") {
+  const auto isa = GENERATE(from_range(available_cpu_isas()));
+  const auto backend = make_cpu_backend(1, isa);
+  for (const ModelConfig& config : configs()) {
+    INFO(isa << " " << describe(config));
+    TinyModel latent(*backend, config, 1);
+    PackedTwin packed(latent);
+    const auto tokens = random_tokens(1, 2 * kLength, 32);
+    CHECK((logits_of(packed, tokens, 2) == logits_of(latent, tokens, 2)));
+  }
+}

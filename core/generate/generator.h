@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT
+// Text from a model, token by token through a KV cache, as far past the context length as asked.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/generate/sampler.h"
+#include "core/model/transformer.h"
+
+namespace bitnet {
+
+struct GenerateOptions {
+  std::int64_t max_new_tokens = 256;
+  SamplerOptions sampler;
+  std::vector<std::string> stop;        // ends the text; not part of it
+  bool stop_at_end_of_document = true;  // byte 0 ends the text; not part of it
+};
+
+enum class StopReason : std::uint8_t { length, stop_string, end_of_document };
+
+struct GenerateStats {
+  std::int64_t prompt_tokens = 0;     // computed; the leading byte 0 included
+  std::int64_t dropped_tokens = 0;    // tokens at the front of a prompt too long for the context
+  std::int64_t generated_tokens = 0;  // sampled; those of a stop string or byte 0 included
+  double prompt_seconds = 0, generate_seconds = 0;
+  StopReason reason = StopReason::length;
+};
+
+// Bytes of the cache and the activations that a Generator allocates.
+std::int64_t generator_bytes(Backend& backend, const ModelConfig& config);
+
+// The model sees byte 0 (end of document), the prompt, and what it has written, as in training and
+// evaluation. It sees at most C = max_position_embeddings tokens: when one more would not fit, the
+// last C / 2 (at least 1) are kept and computed again from position 0, so what follows is exactly
+// what the model would write after those tokens alone. A longer prompt is cut by the same rule.
+class Generator {
+ public:
+  // Throws UsageError for options out of range.
+  Generator(Transformer& model, const GenerateOptions& options);
+
+  // Gives out bytes as they become certain; never bytes of a stop string. Repeated calls are
+  // independent of each other.
+  using Emit = std::function<void(std::string_view bytes)>;
+  GenerateStats generate(std::string_view prompt, const Emit& emit);
+
+ private:
+  // Appends tokens to the cache; the logits after the last one are then in logits_.
+  void extend(std::span<const std::int32_t> tokens);
+  // Makes the model see history_, which has grown by `added` tokens.
+  void advance(std::int64_t added);
+
+  Transformer& model_;
+  GenerateOptions options_;
+  Sampler sampler_;
+  std::int64_t context_;  // C
+  KvCache cache_;
+  Activations activations_;
+  Tensor tokens_;                      // i32 [chunk]
+  std::vector<std::int32_t> history_;  // every token so far
+  std::vector<float> logits_;          // [V]
+};
+
+}  // namespace bitnet

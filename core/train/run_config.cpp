@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: MIT
+#include "core/train/run_config.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/config_io.h"
+#include "core/base/error.h"
+
+namespace bitnet {
+namespace {
+
+using nlohmann::json;
+
+const std::vector<std::string> kSections = {"model", "data", "train"};
+
+VisitFields fields_of(RunConfig& config, const std::string& section) {
+  return [&config, &section](FieldVisitor& visitor) {
+    if (section == "model") config.model.visit_fields(visitor);
+    if (section == "data") config.data.visit_fields(visitor);
+    if (section == "train") config.train.visit_fields(visitor);
+  };
+}
+
+void check_section(const std::string& name, const std::string& where) {
+  if (std::find(kSections.begin(), kSections.end(), name) != kSections.end()) return;
+  const std::string nearest = nearest_word(name, kSections);
+  throw UsageError(fmt::format("{}: unknown section {}; {}", where, printable(name),
+                               nearest.empty() ? "there are model, data and train"
+                                               : fmt::format("did you mean '{}'?", nearest)));
+}
+
+// JSON holds only UTF-8, and the config is written as JSON.
+const std::string& checked_utf8(const std::string& text, const std::string& where) {
+  try {
+    static_cast<void>(json(text).dump());
+  } catch (const json::exception&) {
+    throw UsageError(where + ": the value is not valid UTF-8");
+  }
+  return text;
+}
+
+// Lays "section.key=value" over the document. The key and the value's type are checked here, so
+// that a message names the setting.
+void apply_setting(const std::string& setting, json& document) {
+  const auto equals = setting.find('=');
+  const auto dot = setting.substr(0, equals).find('.');
+  const std::string where = "--set " + printable(setting);
+  if (equals == std::string::npos || dot == std::string::npos)
+    throw UsageError(where + ": expected section.key=value, for example train.max_steps=100");
+  const std::string section = setting.substr(0, dot),
+                    key = setting.substr(dot + 1, equals - dot - 1),
+                    text = setting.substr(equals + 1);
+  check_section(section, where);
+  json value = json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (value.is_discarded()) value = checked_utf8(text, where);
+
+  RunConfig scratch;
+  read_fields(json{{key, value}}, where, fields_of(scratch, section));
+  document[section][key] = std::move(value);
+}
+
+// The text of one field, for comparing and for messages.
+json as_json(RunConfig& config, const std::string& section) {
+  return json(write_fields(fields_of(config, section)));
+}
+
+bool may_change(const std::string& section, const std::string& key) {
+  if (section == "data") return key == "path";
+  if (section == "model") return false;
+  // The two factors of a step's sequences are compared as their product.
+  return key != "seed" && key != "sequence_length";
+}
+
+}  // namespace
+
+void RunConfig::validate() const {
+  model.validate();
+  data.validate();
+  train.validate();
+  model.require_byte_vocabulary();
+  if (train.sequence_length > model.max_position_embeddings)
+    throw UsageError(
+        fmt::format("train.sequence_length is {}, more than model.max_position_embeddings = {}",
+                    train.sequence_length, model.max_position_embeddings));
+  if (train.quant_warmup_steps > 0 && !model.quantized())
+    throw UsageError(
+        "train.quant_warmup_steps needs a quantised model, but model.linear is 'float'");
+}
+
+RunConfig read_run_config(std::string_view text, const std::string& path,
+                          std::span<const std::string> settings) {
+  json document = parse_json(text, path);
+  if (!document.is_object())
+    throw UsageError(path + ": expected an object with the sections model, data and train");
+  document.erase("$schema");
+  for (const auto& [section, values] : document.items()) {
+    check_section(section, path);
+    if (!values.is_object())
+      throw UsageError(fmt::format("{}: {}: expected an object", path, section));
+  }
+  for (const std::string& setting : settings) apply_setting(setting, document);
+
+  RunConfig config;
+  const auto model = document.find("model");
+  if (model != document.end()) {
+    const auto profile = model->find("profile");
+    const auto& names = profile_names();  // any other is refused below, with its place
+    if (profile != model->end() && std::find(names.begin(), names.end(), *profile) != names.end())
+      apply_profile(profile->get_ref<const std::string&>(), config.model);
+  }
+  for (const std::string& section : kSections)
+    if (document.contains(section))
+      read_fields(document[section], path + ": " + section, fields_of(config, section));
+  if (config.train.sequence_length == 0)
+    config.train.sequence_length = config.model.max_position_embeddings;
+  config.validate();
+  return config;
+}
+
+std::string write_run_config(const RunConfig& config) {
+  RunConfig copy = config;  // visitors take mutable fields
+  nlohmann::ordered_json document;
+  for (const std::string& section : kSections)
+    document[section] = write_fields(fields_of(copy, section));
+  return document.dump(2) + "\n";
+}
+
+void check_resumable(const RunConfig& before, const RunConfig& now) {
+  RunConfig old_config = before, new_config = now;
+  const auto refuse = [](const std::string& key, const std::string& was, const std::string& is) {
+    throw UsageError(fmt::format(
+        "{} was {} in this run and cannot become {} on a resume; start a new run for it "
+        "(only train.* and data.path may change, of train.* not the seed and not what "
+        "a step reads)",
+        key, was, is));
+  };
+  for (const std::string& section : kSections) {
+    const json was = as_json(old_config, section), is = as_json(new_config, section);
+    for (const auto& [key, value] : was.items())
+      if (!may_change(section, key) && value != is.at(key))
+        refuse(section + "." + key, value.dump(), is.at(key).dump());
+  }
+  const std::int64_t was = before.train.sequences_per_step(), is = now.train.sequences_per_step();
+  if (was != is)
+    refuse("train.per_device_train_batch_size x train.gradient_accumulation_steps",
+           std::to_string(was), std::to_string(is));
+}
+
+}  // namespace bitnet

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT
+#include "core/train/update_step.h"
+
+#include <cmath>
+
+#include "core/train/schedule.h"
+
+namespace bitnet {
+
+UpdateStep::UpdateStep(const RunConfig& config, Transformer& model, Optimizer& optimizer,
+                       const BatchLoader& loader)
+    : config_(config),
+      model_(model),
+      optimizer_(optimizer),
+      loader_(loader),
+      activations_(model.backend(), config.model, config.train.per_device_train_batch_size,
+                   config.train.sequence_length, /*keep_for_backward=*/true,
+                   /*mixed=*/config.train.quant_warmup_steps > 0) {
+  Backend& backend = model.backend();
+  const std::int64_t batch = config.train.per_device_train_batch_size,
+                     length = config.train.sequence_length, rows = batch * length;
+  tokens_per_step_ = rows * config.train.gradient_accumulation_steps;
+  host_tokens_.resize(static_cast<std::size_t>(rows));
+  host_targets_.resize(static_cast<std::size_t>(rows));
+  tokens_ = backend.make_tensor(DType::i32, {batch, length});
+  targets_ = backend.make_tensor(DType::i32, {rows});
+  loss_ = backend.make_tensor(DType::f32, {rows});
+}
+
+double UpdateStep::accumulate_gradients(std::int64_t step) {
+  Backend& backend = model_.backend();
+  const std::int64_t micro_batches = config_.train.gradient_accumulation_steps;
+  const auto rows = static_cast<std::int64_t>(host_tokens_.size());
+  const auto total = static_cast<double>(tokens_per_step_);
+
+  model_.parameters().zero_gradients(backend);
+  double loss_sum = 0;
+  for (std::int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+    loader_.batch(step, micro_batch, host_tokens_, host_targets_);
+    backend.copy_from_host(host_tokens_.data(), tokens_);
+    backend.copy_from_host(host_targets_.data(), targets_);
+    const DropoutState dropout{.seed = static_cast<std::uint64_t>(config_.train.seed),
+                               .step = static_cast<std::uint32_t>(step),
+                               .first_token = static_cast<std::uint64_t>(micro_batch * rows)};
+    const DropoutState* const drops = config_.model.dropout > 0 ? &dropout : nullptr;
+
+    const TensorView logits = model_.forward(tokens_, activations_, drops);
+    backend.cross_entropy(logits, targets_, loss_, static_cast<float>(1 / total), logits);
+    loss_sum += backend.sum(loss_);
+    if (!std::isfinite(loss_sum)) fail_loss(step, loss_sum);
+    model_.backward(tokens_, logits, activations_, drops);
+  }
+  return loss_sum / total;
+}
+
+UpdateStep::Result UpdateStep::run(std::int64_t step) {
+  Result result;
+  result.loss = accumulate_gradients(step);
+  const Optimizer::GradientNorm norm = optimizer_.gradient_norm();
+  result.gradient_norm = norm.value;
+  if (norm.culprit != nullptr)
+    throw NonFiniteError(fmt::format("step {}: the gradient of {} is not finite (loss {:.4f})",
+                                     step + 1, norm.culprit->spec.name, result.loss));
+  optimizer_.update(config_.train, step, norm.value);
+  model_.refresh_quantized(quant_amount_at(config_.train, step + 1));
+  return result;
+}
+
+const Parameter* UpdateStep::first_non_finite_weights() const {
+  for (const Parameter& p : model_.parameters().all())
+    if (!std::isfinite(model_.backend().sum_of_squares(p.value))) return &p;
+  return nullptr;
+}
+
+void UpdateStep::check_weights(std::int64_t steps_done) const {
+  if (const Parameter* p = first_non_finite_weights())
+    throw NonFiniteError(
+        fmt::format("after step {} the weights of {} are not finite", steps_done, p->spec.name));
+}
+
+// A loss is not finite because of the weights or because of the activations; the message says
+// which.
+void UpdateStep::fail_loss(std::int64_t step, double loss) const {
+  const Parameter* p = first_non_finite_weights();
+  throw NonFiniteError(
+      fmt::format("step {}: the loss is {}: {}", step + 1, loss,
+                  p == nullptr ? std::string("the weights are finite, so activations overflowed")
+                               : fmt::format("the weights of {} are not finite", p->spec.name)));
+}
+
+}  // namespace bitnet

@@ -1,0 +1,56 @@
+// SPDX-License-Identifier: MIT
+// One update of the weights: micro-batches through the model and back, gradient norm, AdamW, new
+// codes. Allocates everything when made and nothing afterwards.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "core/data/batch_loader.h"
+#include "core/model/transformer.h"
+#include "core/train/optimizer.h"
+#include "core/train/run_config.h"
+
+namespace bitnet {
+
+class UpdateStep {
+ public:
+  // `model` holds latent weights. All references must outlive it.
+  UpdateStep(const RunConfig& config, Transformer& model, Optimizer& optimizer,
+             const BatchLoader& loader);
+
+  struct Result {
+    double loss = 0;           // mean over all tokens of the update, in nats
+    double gradient_norm = 0;  // before clipping
+  };
+
+  // Update number `step`, from 0. The model's codes must be those of its weights and of
+  // quant_amount_at(step); so they are afterwards for step + 1. When the loss or a gradient is not
+  // finite, throws NonFiniteError saying which, and leaves weights and moments as they were.
+  Result run(std::int64_t step);
+
+  // Only the gradients of `step`, as run() computes them; returns the loss.
+  double accumulate_gradients(std::int64_t step);
+
+  // Throws NonFiniteError naming the first parameter that holds a weight that is not finite.
+  void check_weights(std::int64_t steps_done) const;
+
+  std::int64_t tokens_per_step() const { return tokens_per_step_; }
+  std::int64_t activation_bytes() const { return activations_.bytes(); }
+
+ private:
+  const Parameter* first_non_finite_weights() const;
+  [[noreturn]] void fail_loss(std::int64_t step, double loss) const;
+
+  const RunConfig& config_;
+  Transformer& model_;
+  Optimizer& optimizer_;
+  const BatchLoader& loader_;
+  Activations activations_;
+  std::int64_t tokens_per_step_;
+  std::vector<std::int32_t> host_tokens_, host_targets_;  // [B, T]
+  Tensor tokens_, targets_;                               // i32 [B, T], [B * T]
+  Tensor loss_;                                           // [B * T]
+};
+
+}  // namespace bitnet

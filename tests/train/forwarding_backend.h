@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// A backend that hands every operation on to another one; tests override what they watch or
+// disturb.
+#pragma once
+
+#include "core/backend/backend.h"
+
+namespace bitnet::test {
+
+class ForwardingBackend : public Backend {
+ public:
+  explicit ForwardingBackend(Backend& to) : to_(to) {}
+
+  std::string name() const override { return to_.name(); }
+  std::string detail() const override { return to_.detail(); }
+  Storage allocate(std::int64_t bytes) override { return to_.allocate(bytes); }
+  void copy_from_host(const void* s, TensorView d) override { to_.copy_from_host(s, d); }
+  void copy_to_host(ConstTensorView s, void* d) override { to_.copy_to_host(s, d); }
+  void copy(ConstTensorView s, TensorView d) override { to_.copy(s, d); }
+  void zero(TensorView x) override { to_.zero(x); }
+  void embedding(ConstTensorView t, ConstTensorView e, TensorView y) override {
+    to_.embedding(t, e, y);
+  }
+  void embedding_backward(ConstTensorView t, ConstTensorView dy, TensorView de) override {
+    to_.embedding_backward(t, dy, de);
+  }
+  void norm(NormKind k, ConstTensorView x, ConstTensorView g, float e, TensorView y,
+            TensorView s) override {
+    to_.norm(k, x, g, e, y, s);
+  }
+  void norm_backward(NormKind k, ConstTensorView x, ConstTensorView g, ConstTensorView s,
+                     ConstTensorView dy, TensorView dx, TensorView dg) override {
+    to_.norm_backward(k, x, g, s, dy, dx, dg);
+  }
+  void quantize_activations(ConstTensorView x, TensorView c, TensorView s) override {
+    to_.quantize_activations(x, c, s);
+  }
+  void dequantize_activations(ConstTensorView c, ConstTensorView s, TensorView x) override {
+    to_.dequantize_activations(c, s, x);
+  }
+  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p,
+                        TensorView s) override {
+    to_.quantize_weights(q, w, p, s);
+  }
+  void dequantize_weights(ConstTensorView p, ConstTensorView s, TensorView w) override {
+    to_.dequantize_weights(p, s, w);
+  }
+  void blend(ConstTensorView x, ConstTensorView q, float a, TensorView out) override {
+    to_.blend(x, q, a, out);
+  }
+  CodeCounts count_codes(ConstTensorView p) override { return to_.count_codes(p); }
+  std::int64_t count_flips(ConstTensorView p, ConstTensorView e) override {
+    return to_.count_flips(p, e);
+  }
+  void bit_linear(ConstTensorView c, ConstTensorView a, ConstTensorView p, ConstTensorView w,
+                  TensorView y) override {
+    to_.bit_linear(c, a, p, w, y);
+  }
+  void bit_linear_backward(ConstTensorView c, ConstTensorView a, ConstTensorView p,
+                           ConstTensorView w, ConstTensorView dy, TensorView dx, bool add,
+                           TensorView dw) override {
+    to_.bit_linear_backward(c, a, p, w, dy, dx, add, dw);
+  }
+  void linear(ConstTensorView x, ConstTensorView w, TensorView y) override { to_.linear(x, w, y); }
+  void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy, TensorView dx,
+                       bool add, TensorView dw) override {
+    to_.linear_backward(x, w, dy, dx, add, dw);
+  }
+  void rope(TensorView x, ConstTensorView t, std::int64_t f, RopeDirection d) override {
+    to_.rope(x, t, f, d);
+  }
+  void attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                 TensorView o, TensorView l) override {
+    to_.attention(s, q, k, v, o, l);
+  }
+  void attention_backward(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
+                          ConstTensorView v, ConstTensorView o, ConstTensorView l,
+                          ConstTensorView d, TensorView dq, TensorView dk, TensorView dv) override {
+    to_.attention_backward(s, q, k, v, o, l, d, dq, dk, dv);
+  }
+  void gated_activation(Activation a, ConstTensorView g, ConstTensorView u, TensorView y) override {
+    to_.gated_activation(a, g, u, y);
+  }
+  void gated_activation_backward(Activation a, ConstTensorView g, ConstTensorView u,
+                                 ConstTensorView dy, TensorView dg, TensorView du) override {
+    to_.gated_activation_backward(a, g, u, dy, dg, du);
+  }
+  void add(ConstTensorView a, ConstTensorView b, TensorView y) override { to_.add(a, b, y); }
+  void dropout(ConstTensorView x, double p, const RandomStream& s, std::uint64_t f,
+               TensorView y) override {
+    to_.dropout(x, p, s, f, y);
+  }
+  void cross_entropy(ConstTensorView l, ConstTensorView t, TensorView loss, float s,
+                     TensorView d) override {
+    to_.cross_entropy(l, t, loss, s, d);
+  }
+  void adamw(const AdamWStep& s, ConstTensorView g, TensorView p, TensorView m,
+             TensorView v) override {
+    to_.adamw(s, g, p, m, v);
+  }
+  double sum(ConstTensorView x) override { return to_.sum(x); }
+  double sum_of_squares(ConstTensorView x) override { return to_.sum_of_squares(x); }
+
+ private:
+  Backend& to_;
+};
+
+// Counts allocations of device memory.
+class CountingBackend final : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  Storage allocate(std::int64_t bytes) override {
+    ++allocations;
+    return ForwardingBackend::allocate(bytes);
+  }
+  std::int64_t allocations = 0;
+};
+
+// Writes `poison` into the gradient of the embedding in the backward pass number `backward_pass`,
+// from 1.
+class PoisonedGradientBackend final : public ForwardingBackend {
+ public:
+  PoisonedGradientBackend(Backend& to, float poison, int backward_pass)
+      : ForwardingBackend(to), poison_(poison), passes_left_(backward_pass) {}
+  void embedding_backward(ConstTensorView t, ConstTensorView dy, TensorView de) override {
+    ForwardingBackend::embedding_backward(t, dy, de);
+    if (--passes_left_ == 0)
+      copy_from_host(&poison_, de.rows(7, 1).reshaped({de.dim(1), 1}).rows(0, 1));
+  }
+
+ private:
+  const float poison_;
+  int passes_left_;
+};
+
+}  // namespace bitnet::test

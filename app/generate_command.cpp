@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+// bitnet generate: continues a text. The continuation is raw bytes on stdout, written as it is
+// made.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+
+#include "app/commands.h"
+#include "app/model_option.h"
+#include "app/standard_streams.h"
+#include "core/base/file.h"
+#include "core/checkpoint/model_file.h"
+#include "core/generate/generator.h"
+
+namespace bitnet {
+namespace {
+
+struct GenerateArguments {
+  std::string model = kDefaultModel;
+  std::string prompt, prompt_file;
+  CLI::Option* prompt_option = nullptr;
+  bool echo = false, ignore_eos = false;
+  GenerateOptions options;
+};
+
+std::string read_prompt(const GenerateArguments& arguments) {
+  if (!arguments.prompt_file.empty()) return read_text_file(arguments.prompt_file);
+  if (arguments.prompt_option->count() > 0) return arguments.prompt;
+  if (stdin_is_terminal())
+    write_stderr_line("bitnet: reading the prompt from the terminal; Ctrl-D ends it");
+  return read_stdin();
+}
+
+double per_second(std::int64_t tokens, double seconds) {
+  return static_cast<double>(tokens) / std::max(seconds, 1e-9);
+}
+
+const char* to_text(StopReason reason) {
+  switch (reason) {
+    case StopReason::stop_string:
+      return "at a stop string";
+    case StopReason::end_of_document:
+      return "at the end of the document";
+    case StopReason::length:
+      break;
+  }
+  return "at --max-new-tokens";
+}
+
+void run_generate(const GenerateArguments& arguments, AppContext& context) {
+  const std::string prompt = read_prompt(arguments);
+  const std::unique_ptr<Transformer> model = load_model(context.backend(), arguments.model);
+  Generator generator(*model, arguments.options);
+
+  bool line_open = false;
+  const auto emit = [&](std::string_view bytes) {
+    if (bytes.empty()) return;
+    write_stdout(bytes);
+    line_open = bytes.back() != '\n';
+  };
+  if (arguments.echo) emit(prompt);
+  const GenerateStats stats = generator.generate(prompt, emit);
+  if (line_open && stdout_is_terminal()) write_stderr_line("");
+
+  if (stats.dropped_tokens > 0)
+    write_stderr_line(fmt::format(
+        "bitnet: the prompt is longer than the context of {} tokens; only its last {} were used",
+        model->config().max_position_embeddings, stats.prompt_tokens));
+  write_stderr_line(fmt::format(
+      "bitnet: prompt {} tokens, {:.1f} tokens/s; generated {} tokens, {:.1f} tokens/s; stopped {}",
+      stats.prompt_tokens, per_second(stats.prompt_tokens, stats.prompt_seconds),
+      stats.generated_tokens, per_second(stats.generated_tokens, stats.generate_seconds),
+      to_text(stats.reason)));
+}
+
+}  // namespace
+
+void add_generate_command(CLI::App& program, AppContext& context) {
+  CLI::App* command = program.add_subcommand("generate", "Continue a text");
+  auto arguments = std::make_shared<GenerateArguments>();
+  GenerateOptions& options = arguments->options;
+  SamplerOptions& sampler = options.sampler;
+
+  add_model_option(*command, arguments->model);
+  arguments->prompt_option =
+      command->add_option("PROMPT", arguments->prompt, "The text to continue (default: stdin)");
+  command
+      ->add_option("--prompt-file", arguments->prompt_file,
+                   "Read the prompt from this file, every byte of it")
+      ->excludes(arguments->prompt_option);
+  command->add_flag("--echo", arguments->echo, "Print the prompt too, not only its continuation");
+  command
+      ->add_option("--max-new-tokens", options.max_new_tokens, "Stop after so many tokens (bytes)")
+      ->capture_default_str();
+  command
+      ->add_option("--stop", options.stop,
+                   "Stop at this string, which is not printed; may be repeated")
+      ->allow_extra_args(false);
+  command->add_flag("--ignore-eos", arguments->ignore_eos,
+                    "Go on after byte 0, the end of a document");
+  command->add_flag("--greedy", sampler.greedy, "Always take the most likely token");
+  command->add_option("--temperature", sampler.temperature, "Divides the logits; 0 is --greedy")
+      ->capture_default_str();
+  command->add_option("--top-k", sampler.top_k, "Only the k most likely tokens; 0: all")
+      ->capture_default_str();
+  command
+      ->add_option("--top-p", sampler.top_p,
+                   "Only the most likely tokens that reach this probability; 1: all")
+      ->capture_default_str();
+  command
+      ->add_option("--min-p", sampler.min_p,
+                   "Only tokens with this share of the largest probability; 0: all")
+      ->capture_default_str();
+  command
+      ->add_option("--repetition-penalty", sampler.repetition_penalty,
+                   fmt::format("Over 1 makes tokens of the last {} less likely", kRepetitionWindow))
+      ->capture_default_str();
+  command->add_option("--seed", sampler.seed, "The same seed gives the same text")
+      ->capture_default_str();
+  context.add_device_options(*command);
+  command->footer(
+      "When the context is full, its last half is kept and read again from position 0.");
+  command->callback([arguments, &context] {
+    arguments->options.stop_at_end_of_document = !arguments->ignore_eos;
+    run_generate(*arguments, context);
+  });
+}
+
+}  // namespace bitnet

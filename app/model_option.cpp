@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT
+#include "app/model_option.h"
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "core/base/config_io.h"
+#include "core/base/file.h"
+#include "core/train/run_config.h"
+
+namespace bitnet {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr std::string_view kPackedSuffix = "-packed";
+
+constexpr const char* kDataKey = "bitnet_data";
+
+// A model's config.json has no "data" section; a run's has.
+std::optional<DataConfig> read_run_data(const fs::path& run_folder) {
+  const fs::path file = run_folder / "config.json";
+  std::error_code ignored;
+  if (!fs::is_regular_file(file, ignored)) return std::nullopt;
+  const std::string text = read_text_file(file, kMaxConfigBytes);
+  const nlohmann::json object = parse_json(text, file.string());
+  if (!object.is_object() || !object.contains("data")) return std::nullopt;
+  return read_run_config(text, file.string()).data;
+}
+
+DataConfig read_data_metadata(const std::string& text, const ModelSource& model) {
+  const std::string where = fmt::format("{} (__metadata__.{})", model.file.string(), kDataKey);
+  DataConfig data;
+  try {
+    read_fields(parse_json(text, where), "data",
+                [&](FieldVisitor& visitor) { data.visit_fields(visitor); });
+    data.validate();
+  } catch (const UsageError& error) {
+    throw FormatError(where, 0, error.what());
+  }
+  if (std::any_of(data.path.begin(), data.path.end(), [](unsigned char c) { return c < 0x20; }))
+    throw FormatError(where, 0, fmt::format("data.path is {}", printable(data.path)));
+  return data;
+}
+
+bool is_checkpoint_name(std::string_view name) {
+  constexpr std::string_view kPrefix = "checkpoint-";
+  return name.starts_with(kPrefix) && name.size() > kPrefix.size() &&
+         name.find_first_not_of("0123456789", kPrefix.size()) == std::string_view::npos;
+}
+
+}  // namespace
+
+void add_model_option(CLI::App& command, std::string& model) {
+  command
+      .add_option("--model", model, "A run, checkpoint or packed folder, or a .safetensors file")
+      ->capture_default_str();
+}
+
+fs::path default_packed_folder(const fs::path& model) {
+  fs::path folder = model.has_filename() ? model : model.parent_path();  // "runs/a/" is "runs/a"
+  // A link such as runs/latest will lead elsewhere one day: the name is that of what it leads to
+  // now.
+  std::error_code ignored;
+  if (folder == "." || folder == ".." || fs::is_symlink(folder, ignored))
+    folder = fs::proximate(fs::canonical(folder));
+  if (folder.extension() == ".safetensors") folder.replace_extension();
+  folder += kPackedSuffix;
+  return folder;
+}
+
+std::optional<DataConfig> find_run_data(const ModelSource& model) {
+  const auto stored = model.metadata.find(kDataKey);
+  if (stored != model.metadata.end()) return read_data_metadata(stored->second, model);
+  std::error_code ignored;
+  const fs::path folder = fs::weakly_canonical(model.folder, ignored);
+  std::string name = folder.filename().string();
+  const bool packed = name.ends_with(kPackedSuffix);
+  if (packed) name.resize(name.size() - kPackedSuffix.size());
+  if (is_checkpoint_name(name)) return read_run_data(folder.parent_path());
+  return packed ? read_run_data(folder.parent_path() / name) : std::nullopt;
+}
+
+std::map<std::string, std::string> data_metadata(DataConfig data) {
+  return {
+      {kDataKey, write_fields([&](FieldVisitor& visitor) { data.visit_fields(visitor); }).dump()}};
+}
+
+}  // namespace bitnet

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The class behind make_cpu_backend(). Its operations are defined by family: quant_ops.cpp,
-// bit_linear_ops.cpp, linear_ops.cpp, norm_ops.cpp, attention_ops.cpp, elementwise_ops.cpp, loss_ops.cpp; each cuts its
-// work into tasks by shape alone.
+// bit_linear_ops.cpp, linear_ops.cpp, norm_ops.cpp, attention_ops.cpp, elementwise_ops.cpp,
+// loss_ops.cpp; each cuts its work into tasks by shape alone.
 #pragma once
 
 #include <string>

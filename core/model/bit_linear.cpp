@@ -36,19 +36,19 @@ void LinearInputNorm::forward(Pass& pass, ConstTensorView x, Tensor& stats,
                               LinearInput& input) const {
   Backend& be = pass.backend;
   const Shape shape{pass.rows(), width_};
+  // A float product reads the normed values themselves, now and in the backward pass; otherwise
+  // they are scratch.
+  const bool keep = !pass.config.quantized_activations();
   ConstTensorView normed = x;
   if (norm_) {
-    // A float product reads the normed values themselves, now and in the backward pass; otherwise
-    // they are scratch.
-    const bool keep = pass.mode == ProductMode::float32 || !pass.config.quantized_activations();
     const TensorView target = leading(keep ? input.x : pass.activations.normed, shape);
     be.norm(pass.config.norm_kind(), x, value_of(gain_),
             static_cast<float>(pass.config.rms_norm_eps), target, leading(stats, {pass.rows(), 2}));
     normed = target;
-  } else if (pass.mode == ProductMode::float32 || !pass.config.quantized_activations()) {
+  } else if (keep) {
     be.copy(x.reshaped(shape), leading(input.x, shape));
   }
-  if (!pass.config.quantized_activations()) return;
+  if (keep) return;
   const TensorView codes = leading(input.codes, shape),
                    act_scale = leading(input.act_scale, {pass.rows()});
   be.quantize_activations(normed.reshaped(shape), codes, act_scale);

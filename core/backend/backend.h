@@ -5,15 +5,17 @@
 // intermediate_size, H query heads, G key/value heads, E head_dim, V vocabulary; N outputs and K
 // inputs of a linear product. Tensors are f32 unless said. "rows" are all tokens of a batch, B * T.
 //
-// Rules. A row's forward result depends on that row alone (never on the batch, the number of threads, or
-// how many rows are given at once). Gradients of parameters accumulate (+=); gradients of
-// activations overwrite unless an argument says otherwise; they are the same bits for any number of
-// threads, but may depend on how many rows are given. Operations neither allocate after their
+// Rules. A row's forward result depends on that row alone (never on the batch, the number of
+// threads, or how many rows are given at once). Gradients of parameters accumulate (+=); gradients
+// of activations overwrite unless an argument says otherwise; they are the same bits for any number
+// of threads, but may depend on how many rows are given. Operations neither allocate after their
 // first call at a shape, nor synchronise (the reductions that return a number do). Empty views
 // stand for absent optional tensors. A wrong shape or dtype throws ContractError.
 #pragma once
 
 #include <cstdint>
+#include <memory>
+#include <span>
 #include <string>
 
 #include "core/base/random.h"
@@ -25,6 +27,28 @@ namespace bitnet {
 enum class NormKind : std::uint8_t { rms, layer };
 enum class Activation : std::uint8_t { silu, relu2, gelu };  // gelu is the exact one: x Φ(x)
 enum class RopeDirection : std::uint8_t { forward, backward };
+// In what the two backward products of a BitLinear are computed.
+enum class GradientPrecision : std::uint8_t { fp32, int8 };
+
+// What stands between an activation and its quantisation: norm() with these arguments.
+struct NormArguments {
+  NormKind kind = NormKind::rms;
+  ConstTensorView gain;  // [D] or empty
+  float eps = 0;
+};
+
+// One of the projections that read the same quantised input.
+struct BitLinearProduct {
+  ConstTensorView packed;         // u8 [N / 4, K]
+  ConstTensorView weight_scale;   // [1] or [N, K / group_size]
+  TensorView y;                   // [rows, N]
+  ConstTensorView residual = {};  // [rows, N], added to the product; or empty. y may be residual.
+};
+struct BitLinearGradient {
+  ConstTensorView packed, weight_scale;
+  ConstTensorView dy;  // [rows, N]
+  TensorView dw;       // [N, K], +=
+};
 
 struct AttentionShape {
   std::int64_t batch = 1;           // B
@@ -52,15 +76,21 @@ class Backend {
   // Zero-filled, aligned to 64 bytes. Throws DeviceError when there is not enough.
   virtual Storage allocate(std::int64_t bytes) = 0;
   Tensor make_tensor(DType dtype, Shape shape);
+  // A tensor of these bytes of the host: in place, where the device's memory is the host's and they
+  // are aligned to an element, else a copy. `owner` keeps them alive; the tensor is only read.
+  virtual Tensor adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
+                       Shape shape);
   virtual void copy_from_host(const void* source, TensorView destination) = 0;
   virtual void copy_to_host(ConstTensorView source, void* destination) = 0;
   virtual void copy(ConstTensorView source,
                     TensorView destination) = 0;  // same dtype and element count
   virtual void zero(TensorView x) = 0;
+  // f32 to f16, to nearest even (beyond its range: infinity); f16 or bf16 to f32, exactly.
+  virtual void convert(ConstTensorView x, TensorView y) = 0;
 
   // --- embedding ---
   virtual void embedding(ConstTensorView tokens,  // i32 [rows], each in [0, V)
-                         ConstTensorView table,   // [V, D]
+                         ConstTensorView table,   // [V, D], f32 or bf16 (widened exactly)
                          TensorView y) = 0;       // [rows, D]
   virtual void embedding_backward(ConstTensorView tokens, ConstTensorView dy,
                                   TensorView dtable) = 0;  // +=
@@ -74,47 +104,74 @@ class Backend {
                     TensorView stats) = 0;             // [rows, 2]: mean, inv_std
   virtual void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,
                              ConstTensorView stats, ConstTensorView dy, TensorView dx,
+                             bool accumulate_dx,     // dx += instead of =
                              TensorView dgain) = 0;  // dgain +=, or empty
 
   // --- quantisation ---
   // quantize_token() of each row.
-  virtual void quantize_activations(ConstTensorView x,          // [rows, K]
+  virtual void quantize_activations(ConstTensorView x,          // [rows, K], f32 or bf16
                                     TensorView codes,           // i8 [rows, K]
                                     TensorView act_scale) = 0;  // [rows]
   virtual void dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
                                       TensorView x) = 0;
+  // quantize_activations() of norm(), whose result is not stored.
+  virtual void norm_quantize(const NormArguments& norm, ConstTensorView x, TensorView codes,
+                             TensorView act_scale, TensorView stats) = 0;
+  // quantize_activations() of [norm() of] gated_activation(), none of which is stored. Without
+  // stats there is no norm.
+  virtual void gated_activation_quantize(Activation activation, ConstTensorView gate,
+                                         ConstTensorView up, const NormArguments& norm,
+                                         TensorView codes, TensorView act_scale,
+                                         TensorView stats) = 0;
   // quantize_weights() and pack_codes() of core/quant. K is a multiple of 64, N of 4, group_size
-  // of 64.
-  virtual void quantize_weights(const WeightQuantizer& q, ConstTensorView w,  // [N, K]
-                                TensorView packed,                            // u8 [N / 4, K]
-                                TensorView weight_scale) = 0;  // [1] or [N, K / group_size]
+  // of 64. Returns how many codes differ from those that `packed` held before.
+  virtual std::int64_t quantize_weights(const WeightQuantizer& q,
+                                        ConstTensorView w,             // [N, K]
+                                        TensorView packed,             // u8 [N / 4, K]
+                                        TensorView weight_scale) = 0;  // [1] or [N, K / group_size]
   virtual void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                                   TensorView w) = 0;
   // out = x + amount * (quantized - x), the quantisation warm-up's mixture; out may be `quantized`.
   virtual void blend(ConstTensorView x, ConstTensorView quantized, float amount,
                      TensorView out) = 0;
   virtual CodeCounts count_codes(ConstTensorView packed) = 0;
-  virtual std::int64_t count_flips(ConstTensorView packed, ConstTensorView earlier) = 0;
+  // Whether the 2-bit value 3, which stands for no code, is nowhere in it.
+  virtual bool valid_codes(ConstTensorView packed) { return count_codes(packed).invalid == 0; }
 
   // --- linear products ---
-  // y[t, n] = (act_scale[t] * weight_scale) * float(sum over k of codes[t, k] * trit[n, k]); the
-  // sum is exact in int32
-  // (|sum| <= 128 K, K < 2^24). With groups: the sum over g, ascending and from 0, by fma, of
-  // weight_scale[n, g] * float(partial sum), times act_scale[t] at the end.
-  virtual void bit_linear(ConstTensorView codes,         // i8 [rows, K]
-                          ConstTensorView act_scale,     // [rows]
-                          ConstTensorView packed,        // u8 [N / 4, K]
-                          ConstTensorView weight_scale,  // [1] or [N, K / group_size]
-                          TensorView y) = 0;             // [rows, N]
+  // For each product: y[t, n] = [residual[t, n] +] (act_scale[t] * weight_scale) * float(sum over k
+  // of codes[t, k] * trit[n, k]); the sum is exact in int32 (|sum| <= 128 K, K < 2^24). With
+  // groups: the sum over g, ascending and from 0, by fma, of weight_scale[n, g] * float(partial
+  // sum), times act_scale[t] at the end. At most 8 products a call.
+  virtual void bit_linear(ConstTensorView codes,      // i8 [rows, K]
+                          ConstTensorView act_scale,  // [rows]
+                          std::span<const BitLinearProduct> products) = 0;
+  void bit_linear(ConstTensorView codes, ConstTensorView act_scale,
+                  const BitLinearProduct& product) {
+    bit_linear(codes, act_scale, std::span(&product, 1));
+  }
   // Straight-through estimator: round and clip count as identity, so the gradients are those of the
-  // dense product at the dequantised operands x̂ = act_scale * codes, ŵ = weight_scale * trit:  dx =
-  // dy · ŵ,  dw += dyᵀ · x̂.
+  // dense products at the dequantised operands x̂ = act_scale * codes, ŵ = weight_scale * trit:
+  //   dx = sum over the products of dy · ŵ  (or dx is empty),  dw += dyᵀ · x̂.
+  // With int8 both products are integer, and what is rounded is dy alone, as quantize_token() does
+  // it but for the lower bound of the scale, which is far below any gradient: for dx each row, for
+  // dw the columns of dy * act_scale, in stretches of tokens (the backend's choice) that each have
+  // a scale of their own, absmax / 127. With grouped scales dx is fp32.
   virtual void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
-                                   ConstTensorView packed, ConstTensorView weight_scale,
-                                   ConstTensorView dy,  // [rows, N]
-                                   TensorView dx,       // [rows, K], or empty
-                                   bool accumulate_dx,  // dx += instead of =
-                                   TensorView dw) = 0;  // [N, K], +=
+                                   std::span<const BitLinearGradient> gradients,
+                                   GradientPrecision precision,
+                                   TensorView dx) = 0;  // [rows, K], overwritten
+  void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
+                           const BitLinearGradient& gradient, GradientPrecision precision,
+                           TensorView dx) {
+    bit_linear_backward(codes, act_scale, std::span(&gradient, 1), precision, dx);
+  }
+  // y[t, n] = (act_scale[t] * row_scale[n]) * float(sum over k of codes[t, k] * weights[n, k]): an
+  // output head whose rows were quantised by quantize_activations().
+  virtual void int8_linear(ConstTensorView codes, ConstTensorView act_scale,
+                           ConstTensorView weights,    // i8 [N, K], K <= 2^16
+                           ConstTensorView row_scale,  // [N]
+                           TensorView y) = 0;          // [rows, N]
   // y = x · wᵀ.
   virtual void linear(ConstTensorView x, ConstTensorView w,
                       TensorView y) = 0;  // [rows, K], [N, K], [rows, N]
@@ -129,7 +186,7 @@ class Backend {
   virtual void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                     RopeDirection direction) = 0;
   // out = softmax(q kᵀ / sqrt(E)) v under the causal mask, with an online softmax; no T x S matrix
-  // is stored.
+  // is stored. k and v may be f16.
   virtual void attention(const AttentionShape& shape, ConstTensorView q,  // [B, T, H, E]
                          ConstTensorView k, ConstTensorView v,            // [B, S, G, E]
                          TensorView out,                                  // [B, T, H, E]
@@ -146,7 +203,14 @@ class Backend {
                                 TensorView y) = 0;
   virtual void gated_activation_backward(Activation activation, ConstTensorView gate,
                                          ConstTensorView up, ConstTensorView dy, TensorView dgate,
-                                         TensorView dup) = 0;                // dup empty with up
+                                         TensorView dup) = 0;  // dup empty with up
+  // Backward of norm() of gated_activation(), which is computed again; dy: gradient by the norm's
+  // result.
+  virtual void gated_activation_norm_backward(Activation activation, ConstTensorView gate,
+                                              ConstTensorView up, const NormArguments& norm,
+                                              ConstTensorView stats, ConstTensorView dy,
+                                              TensorView dgate, TensorView dup,
+                                              TensorView dgain) = 0;
   virtual void add(ConstTensorView a, ConstTensorView b, TensorView y) = 0;  // y may be a or b
   // y[i] = x[i] / (1 - p) where element i is kept, else 0; y may be x. Element i is kept when word
   // i % 4 of stream.block(first / 4 + i / 4) is >= p * 2^32; `first` (a multiple of 4) is the index

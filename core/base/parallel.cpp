@@ -34,6 +34,8 @@ ThreadTeam::ThreadTeam(int threads) : threads_(threads) {
                threads_);
 }
 
+int ThreadTeam::thread() { return omp_get_thread_num(); }
+
 void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::int64_t),
                             const void* task) const {
   if (count <= 0) return;

@@ -15,6 +15,9 @@ class ThreadTeam {
 
   int size() const { return threads_; }
 
+  // Within a task: which of the team's threads runs it, in [0, size()).
+  static int thread();
+
   // Calls task(i) once for each i in [0, count), tasks being handed out one at a time in ascending
   // order, and returns when all are done. An exception thrown by a task is rethrown here (the first
   // one). Not re-entrant: a task must not call run().

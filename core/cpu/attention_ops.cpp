@@ -35,11 +35,22 @@ void check_operands(const AttentionShape& s, ConstTensorView q, ConstTensorView 
   check_view("k", k, kv_shape(s));
   check_view("v", v, kv_shape(s));
   check_view("out", out, query_shape(s));
+  BITNET_CHECK(k.dtype() == v.dtype() && (k.dtype() == DType::f32 || k.dtype() == DType::f16),
+               "attention's k and v hold {} and {}, expected f32 or f16 in both",
+               to_string(k.dtype()), to_string(v.dtype()));
 }
 
 float score_scale(const AttentionShape& s) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.head_dim)));
 }
+
+// With so few queries, the heads of a key/value head are worked on together instead of the queries.
+constexpr std::int64_t kFewQueries = 3;
+// Work of a task that is worth waking a thread for, in key elements times (query heads + 3): about
+// 3 microseconds.
+constexpr std::int64_t kTokenWork = 1 << 16;
+// With fewer pairs of sequence and key/value head, backward takes each query head by itself.
+constexpr std::int64_t kFewPairs = 16;
 
 }  // namespace
 
@@ -73,27 +84,66 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   check_operands(s, q, k, v, out);
   if (logsumexp) check_view("logsumexp", logsumexp, {s.batch, s.heads, s.queries});
   const std::int64_t q_stride = s.heads * s.head_dim, kv_stride = s.kv_heads * s.head_dim;
-  const std::int64_t blocks = tile_count(s.queries, kAttentionTile);
-  const float *queries = q.as<float>().data(), *keys = k.as<float>().data(),
-              *values = v.as<float>().data();
+  const std::int64_t group = s.heads / s.kv_heads;
+  const float* queries = q.as<float>().data();
   float *to = out.as<float>().data(), *lse = logsumexp.as<float>().data();
   const float scale = score_scale(s);
+  const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t g) {
+    return x.raw() + (b * s.keys * kv_stride + g * s.head_dim) * size_of(x.dtype());
+  };
+  const bool half = k.dtype() == DType::f16;
+  if (s.queries == 0) return;
+
+  if (s.queries <= kFewQueries) {
+    const std::int64_t parts = tile_count(group, kTokenHeads);  // of a key/value head's queries
+    const std::int64_t units = s.batch * s.queries * s.kv_heads * parts;
+    const std::int64_t work = (s.first_position + s.queries) * s.head_dim * (group + 3);
+    run_stretches(
+        team_, units, std::max<std::int64_t>(kTokenWork / work, 1),
+        [&](std::int64_t first, std::int64_t count) {
+          for (std::int64_t unit = first; unit < first + count; ++unit) {
+            const std::int64_t g = unit / parts % s.kv_heads, token = unit / parts / s.kv_heads;
+            const std::int64_t b = token / s.queries, t = token % s.queries;
+            const std::int64_t within = unit % parts * kTokenHeads, h = g * group + within;
+            const std::int64_t at = token * q_stride + h * s.head_dim;
+            float_->attention_token(
+                {.q = queries + at,
+                 .k = head_of(k, b, g),
+                 .v = head_of(v, b, g),
+                 .half = half,
+                 .out = to + at,
+                 .logsumexp = lse == nullptr ? nullptr : lse + (b * s.heads + h) * s.queries + t,
+                 .logsumexp_stride = s.queries,
+                 .kv_stride = kv_stride,
+                 .heads = std::min(kTokenHeads, group - within),
+                 .position = s.first_position + t,
+                 .head_dim = s.head_dim,
+                 .scale = scale});
+          }
+        });
+    return;
+  }
+
+  // Blocks end where tiles of positions do. The blocks of a head follow each other, since its keys
+  // are then in the cache; the last, which sees the most keys, first.
+  const std::int64_t lead = s.first_position % kAttentionTile;
+  const std::int64_t blocks = tile_count(lead + s.queries, kAttentionTile);
   team_.run(s.batch * s.heads * blocks, [&](std::int64_t task) {
-    // Last block first: it sees the most keys, and threads that finish early then take short ones.
-    const std::int64_t block = blocks - 1 - task / (s.batch * s.heads);
-    const std::int64_t b = task % (s.batch * s.heads) / s.heads, h = task % s.heads;
-    const std::int64_t first = block * kAttentionTile;
-    const std::int64_t q_at = (b * s.queries + first) * q_stride + h * s.head_dim;
-    const std::int64_t kv_at = b * s.keys * kv_stride + h / (s.heads / s.kv_heads) * s.head_dim;
-    float_->attention(
-        {.q = queries + q_at,
-         .k = keys + kv_at,
-         .v = values + kv_at,
-         .out = to + q_at,
+    const std::int64_t block = blocks - 1 - task % blocks;
+    const std::int64_t b = task / blocks / s.heads, h = task / blocks % s.heads;
+    const std::int64_t first = std::max<std::int64_t>(block * kAttentionTile - lead, 0);
+    const std::int64_t end = std::min((block + 1) * kAttentionTile - lead, s.queries);
+    const std::int64_t at = (b * s.queries + first) * q_stride + h * s.head_dim;
+    float_->attention_block(
+        {.q = queries + at,
+         .k = head_of(k, b, h / group),
+         .v = head_of(v, b, h / group),
+         .half = half,
+         .out = to + at,
          .logsumexp = lse == nullptr ? nullptr : lse + (b * s.heads + h) * s.queries + first,
          .q_stride = q_stride,
          .kv_stride = kv_stride,
-         .queries = std::min(kAttentionTile, s.queries - first),
+         .queries = end - first,
          .first_position = s.first_position + first,
          .head_dim = s.head_dim,
          .scale = scale});
@@ -121,26 +171,45 @@ void CpuBackend::attention_backward(const AttentionShape& s, ConstTensorView q, 
   const auto *pout = out.as<float>().data(), *pdout = dout.as<float>().data();
   const float* lse = logsumexp.as<float>().data();
   float *pdq = dq.as<float>().data(), *pdk = dk.as<float>().data(), *pdv = dv.as<float>().data();
-  // A task for each sequence and key/value head: dk and dv sum over its queries in one fixed order.
-  team_.run(s.batch * s.kv_heads, [&](std::int64_t task) {
-    const std::int64_t b = task / s.kv_heads, g = task % s.kv_heads;
-    const std::int64_t q_at = b * s.queries * q_stride + g * group * s.head_dim;
+  // A task for each sequence and key/value head, in which dk and dv sum over the query heads; where
+  // these are few, a task for each query head with dk and dv of its own, summed afterwards in the
+  // order of the heads.
+  const std::int64_t parts = s.batch * s.kv_heads < kFewPairs ? group : 1, together = group / parts;
+  const std::int64_t size = dk.elements(), rows = s.batch * s.heads * s.queries;
+  float* const delta = reduction_scratch_.get<float>(rows + 2 * (parts - 1) * size);
+  float* const partial = delta + rows;  // [parts - 1, 2, size]: dk, dv
+  team_.run(s.batch * s.kv_heads * parts, [&](std::int64_t task) {
+    const std::int64_t b = task / (s.kv_heads * parts), g = task / parts % s.kv_heads;
+    const std::int64_t part = task % parts, h = g * group + part * together;
+    const std::int64_t q_at = b * s.queries * q_stride + h * s.head_dim;
     const std::int64_t kv_at = b * s.keys * kv_stride + g * s.head_dim;
+    const std::int64_t row_at = (b * s.heads + h) * s.queries;
+    float* const part_dk = part == 0 ? pdk : partial + 2 * (part - 1) * size;
+    float* const part_dv = part == 0 ? pdv : part_dk + size;
     float_->attention_backward({.q = pq + q_at,
                                 .out = pout + q_at,
                                 .dout = pdout + q_at,
                                 .dq = pdq + q_at,
                                 .k = pk + kv_at,
                                 .v = pv + kv_at,
-                                .dk = pdk + kv_at,
-                                .dv = pdv + kv_at,
-                                .logsumexp = lse + (b * s.heads + g * group) * s.queries,
+                                .dk = part_dk + kv_at,
+                                .dv = part_dv + kv_at,
+                                .logsumexp = lse + row_at,
+                                .delta = delta + row_at,
                                 .q_stride = q_stride,
                                 .kv_stride = kv_stride,
                                 .tokens = s.queries,
-                                .heads = group,
+                                .heads = together,
                                 .head_dim = s.head_dim,
                                 .scale = scale});
+  });
+  if (parts == 1) return;
+  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    for (std::int64_t part = 0; part < parts - 1; ++part) {
+      const float* from = partial + 2 * part * size + first;
+      float_->add(pdk + first, from, pdk + first, count);
+      float_->add(pdv + first, from + size, pdv + first, count);
+    }
   });
 }
 

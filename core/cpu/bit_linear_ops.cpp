@@ -1,103 +1,97 @@
 // SPDX-License-Identifier: MIT
-// The integer product of the CPU backend: int8 activations times packed ternary weights.
+// The integer product of the CPU backend: int8 activations times packed ternary weights. All
+// projections that share an input are one parallel region.
 #include <algorithm>
+#include <array>
 
+#include "core/cpu/bit_linear_tiles.h"
 #include "core/cpu/cpu_backend_impl.h"
-#include "core/cpu/integer_kernels.h"
 #include "core/cpu/packed_shape.h"
 
 namespace bitnet::cpu {
 namespace {
 
-constexpr std::int64_t kTaskProducts = 1 << 19;  // products of a bit_linear task, at least
-constexpr std::int64_t kRowTile = 64;            // packed rows of a tile: 256 outputs
-constexpr std::int64_t kTokenTile = 96;          // a multiple of every kernel's token_block
-constexpr std::int64_t kMaxTokenBlock = 8;       // checked against the kernels' token_block
+constexpr std::size_t kMaxProducts = 8;      // that share an input: q, k, v; gate, up
+constexpr std::int64_t kGroupedTokens = 96;  // tokens of a tile with grouped scales
+constexpr std::int64_t kPanelTasks = 16;     // tasks wanted before panels are joined
 
-// The operands of bit_linear as plain pointers.
-struct BitLinearTask {
-  const IntegerKernels& kernels;
-  PackedShape shape;
-  const std::int8_t* codes;
-  const float* act_scale;
-  const std::uint8_t* packed;
-  const float* weight_scale;
-  float* y;
+// Products (multiplications) below which a second thread costs more than it saves: waking it takes
+// 0.8 us, in which one thread multiplies 32 KB of packed weights.
+constexpr std::int64_t kParallelProducts = 1 << 18;
+// A streaming task: an eighth of the call, within 32 and 128 KB of packed weights at one token.
+constexpr std::int64_t kStreamTasks = 8;
+constexpr std::int64_t kLeastTaskProducts = 1 << 17;
+constexpr std::int64_t kMostTaskProducts = 1 << 19;
 
-  // Outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens): rows <=
-  // kRowTile. A block of tokens at a time, so that its activations stay in the first-level cache
-  // while the rows pass by.
-  void tile(std::int64_t row, std::int64_t rows, std::int64_t token, std::int64_t tokens) const {
-    for (std::int64_t t = 0; t < tokens; t += kernels.token_block) {
-      const std::int64_t count = std::min(kernels.token_block, tokens - t);
-      if (shape.single_scale) {
-        block_single_scale(row, rows, token + t, count);
-      } else {
-        block_grouped(row, rows, token + t, count);
-      }
-    }
-  }
+// Unpacking a panel pays from here on. Short rows earn it sooner, because streaming them adds up
+// a register for every 64 columns of few.
+std::int64_t panel_threshold(std::int64_t inputs) { return inputs < 512 ? 8 : 32; }
 
- private:
-  void block_single_scale(std::int64_t row, std::int64_t rows, std::int64_t token,
-                          std::int64_t tokens) const {
-    std::int32_t products[kMaxTokenBlock * kRowTile * 4];
-    dot(row, rows, token, tokens, 0, products);
-    kernels.store_products(products, tokens, rows, act_scale + token, *weight_scale,
-                           y + token * shape.outputs + row, shape.outputs, shape.quarter);
-  }
+// How one product is cut into tasks.
+struct Cut {
+  BitLinearOperands operands;
+  void (*tile)(const BitLinearOperands&, const BitLinearTile&);
+  std::int64_t tile_rows, tile_tokens, row_tiles, token_tiles, tiles_per_task, tasks;
 
-  void block_grouped(std::int64_t row, std::int64_t rows, std::int64_t token,
-                     std::int64_t tokens) const {
-    std::int32_t products[kMaxTokenBlock * kRowTile * 4];
-    float scales[4 * kRowTile];
-    for_each_output(row, rows, token, tokens, [](float& sum, std::int64_t) { sum = 0; });
-    for (std::int64_t g = 0; g < shape.groups; ++g) {
-      dot(row, rows, token, tokens, g, products);
-      for (std::int64_t i = 0; i < 4; ++i) {
-        for (std::int64_t j = 0; j < rows; ++j) {
-          scales[i * rows + j] = weight_scale[(i * shape.quarter + row + j) * shape.groups + g];
-        }
-      }
-      kernels.add_group_products(products, tokens, rows, scales, y + token * shape.outputs + row,
-                                 shape.outputs, shape.quarter);
-    }
-    for_each_output(row, rows, token, tokens,
-                    [this](float& sum, std::int64_t t) { sum *= act_scale[t]; });
-  }
-
-  template <typename Visit>
-  void for_each_output(std::int64_t row, std::int64_t rows, std::int64_t token, std::int64_t tokens,
-                       const Visit& visit) const {
-    for (std::int64_t t = token; t < token + tokens; ++t) {
-      for (std::int64_t i = 0; i < 4; ++i) {
-        float* outputs = y + t * shape.outputs + i * shape.quarter + row;
-        for (std::int64_t j = 0; j < rows; ++j) visit(outputs[j], t);
-      }
-    }
-  }
-
-  // products [tokens, rows, 4] over the columns of group g.
-  void dot(std::int64_t row, std::int64_t rows, std::int64_t token, std::int64_t tokens,
-           std::int64_t g, std::int32_t* products) const {
-    const std::int64_t column = g * shape.group_size;
-    const std::int8_t* x = codes + token * shape.inputs + column;
-    std::int32_t x_sums[kMaxTokenBlock];
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      x_sums[t] = kernels.sum_codes(x + t * shape.inputs, shape.group_size);
-    }
-    for (std::int64_t j = 0; j < rows; ++j) {
-      kernels.packed_dot(packed + (row + j) * shape.inputs + column, shape.group_size, x,
-                         shape.inputs, x_sums, tokens, products + j * 4, rows * 4);
+  // Neighbouring tasks share packed rows: tokens go first.
+  void run(std::int64_t task, std::int64_t tokens) const {
+    const std::int64_t first = task * tiles_per_task;
+    const std::int64_t last = std::min(first + tiles_per_task, row_tiles * token_tiles);
+    for (std::int64_t t = first; t < last; ++t) {
+      const std::int64_t row = t / token_tiles * tile_rows, token = t % token_tiles * tile_tokens;
+      tile(operands, {row, std::min(tile_rows, operands.shape.quarter - row), token,
+                      std::min(tile_tokens, tokens - token)});
     }
   }
 };
 
+// What the calls of one bit_linear() amount to.
+struct Total {
+  std::int64_t products = 0;
+  std::int64_t panel_tiles = 0;  // panels times blocks of tokens
+};
+
+// Tiles of `items` that are at most `largest`, as equal as multiples of `step` allow.
+std::int64_t even_tile(std::int64_t items, std::int64_t largest, std::int64_t step) {
+  const std::int64_t tiles = std::max<std::int64_t>(tile_count(items, largest), 1);
+  return std::max(tile_count(items, tiles * step) * step, step);
+}
+
+std::int64_t round_up(std::int64_t n, std::int64_t step) { return tile_count(n, step) * step; }
+
+Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const Total& total) {
+  const PackedShape& shape = operands.shape;
+  Cut cut{operands, stream_tile, 0, tokens, 0, 0, 1, 0};
+  if (shape.single_scale && tokens >= panel_threshold(shape.inputs)) {
+    cut.tile = panel_tile;
+    cut.tile_rows =
+        std::clamp<std::int64_t>(total.panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
+    cut.tile_tokens = even_tile(tokens, kPanelTokens, 6);
+  } else {
+    if (!shape.single_scale) {
+      cut.tile = grouped_tile;
+      cut.tile_tokens = std::min(tokens, kGroupedTokens);
+    }
+    const std::int64_t task_products =
+        std::clamp(total.products / kStreamTasks, kLeastTaskProducts, kMostTaskProducts);
+    const std::int64_t row_products = std::max<std::int64_t>(4 * cut.tile_tokens * shape.inputs, 1);
+    const std::int64_t rows = round_up(tile_count(task_products, row_products), 16);
+    cut.tile_rows = std::min(rows, kStreamRows);
+    cut.tiles_per_task = tile_count(rows, cut.tile_rows);
+  }
+  cut.row_tiles = tile_count(shape.quarter, cut.tile_rows);
+  cut.token_tiles = tile_count(tokens, cut.tile_tokens);
+  cut.tasks = tile_count(cut.row_tiles * cut.token_tiles, cut.tiles_per_task);
+  return cut;
+}
+
 }  // namespace
 
 PackedShape packed_shape(ConstTensorView packed, ConstTensorView weight_scale) {
-  BITNET_CHECK(packed.dtype() == DType::u8 && packed.shape().rank() == 2 && packed.dim(1) % 64 == 0,
-               "packed weights are {} {}, expected u8 [N / 4, K] with K a multiple of 64",
+  BITNET_CHECK(packed.dtype() == DType::u8 && packed.shape().rank() == 2 && packed.dim(0) >= 1 &&
+                   packed.dim(1) >= 64 && packed.dim(1) % 64 == 0,
+               "packed weights are {} {}, expected u8 [N / 4, K], not empty, with K a multiple of "
+               "64",
                bitnet::to_string(packed.dtype()), packed.shape().to_string());
   const std::int64_t outputs = packed.dim(0) * 4, inputs = packed.dim(1);
   if (weight_scale.shape() == Shape{1}) return {outputs, inputs, outputs / 4, 1, inputs, true};
@@ -112,40 +106,54 @@ PackedShape packed_shape(ConstTensorView packed, ConstTensorView weight_scale) {
 }
 
 void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
-                            ConstTensorView packed, ConstTensorView weight_scale, TensorView y) {
-  BITNET_CHECK(integer_->token_block <= kMaxTokenBlock, "a token block of {}, expected at most {}",
-               integer_->token_block, kMaxTokenBlock);
-  const PackedShape shape = packed_shape(packed, weight_scale);
-  BITNET_CHECK(codes.shape().rank() == 2 && codes.dim(1) == shape.inputs &&
-                   act_scale.elements() == codes.dim(0) &&
-                   y.shape() == (Shape{codes.dim(0), shape.outputs}),
-               "codes {}, act_scale {}, packed {}, y {}: expected [rows, K], [rows], [N / 4, K], "
-               "[rows, N]",
-               codes.shape().to_string(), act_scale.shape().to_string(), packed.shape().to_string(),
-               y.shape().to_string());
+                            std::span<const BitLinearProduct> products) {
+  BITNET_CHECK(products.size() <= kMaxProducts, "{} products share an input, expected at most {}",
+               products.size(), kMaxProducts);
+  BITNET_CHECK(codes.shape().rank() == 2 && act_scale.elements() == codes.dim(0),
+               "codes {}, act_scale {}: expected [rows, K], [rows]", codes.shape().to_string(),
+               act_scale.shape().to_string());
   const std::int64_t tokens = codes.dim(0);
-  const BitLinearTask task{*integer_,
-                           shape,
-                           codes.as<std::int8_t>().data(),
-                           act_scale.as<float>().data(),
-                           packed.as<std::uint8_t>().data(),
-                           weight_scale.as<float>().data(),
-                           y.as<float>().data()};
-  const std::int64_t row_tiles = tile_count(shape.quarter, kRowTile);
-  const std::int64_t token_tiles = tile_count(tokens, kTokenTile);
-  // Small tiles (decoding a small model) are joined, so that waking a thread pays.
-  const std::int64_t tile_products = std::max<std::int64_t>(
-      4 * std::min(kRowTile, shape.quarter) * std::min(kTokenTile, tokens) * shape.inputs, 1);
-  const std::int64_t tiles_per_task = tile_count(kTaskProducts, tile_products);
-  const std::int64_t tiles = row_tiles * token_tiles;
-  team_.run(tile_count(tiles, tiles_per_task), [&](std::int64_t index) {
-    const std::int64_t first = index * tiles_per_task;
-    for (std::int64_t t = first; t < std::min(first + tiles_per_task, tiles); ++t) {
-      const std::int64_t row = t % row_tiles * kRowTile, token = t / row_tiles * kTokenTile;
-      task.tile(row, std::min(kRowTile, shape.quarter - row), token,
-                std::min(kTokenTile, tokens - token));
-    }
-  });
+  if (tokens == 0) return;
+  std::array<BitLinearOperands, kMaxProducts> operands;
+  Total total;
+  for (std::size_t p = 0; p < products.size(); ++p) {
+    const BitLinearProduct& product = products[p];
+    const PackedShape shape = packed_shape(product.packed, product.weight_scale);
+    const Shape y_shape = {tokens, shape.outputs};
+    BITNET_CHECK(codes.dim(1) == shape.inputs && product.y.shape() == y_shape &&
+                     (!product.residual || product.residual.shape() == y_shape),
+                 "codes {}, packed {}, y {}, residual {}: expected [rows, K], [N / 4, K], "
+                 "[rows, N], [rows, N] or none",
+                 codes.shape().to_string(), product.packed.shape().to_string(),
+                 product.y.shape().to_string(), product.residual.shape().to_string());
+    operands[p] = {integer_,
+                   panel_,
+                   shape,
+                   codes.as<std::int8_t>().data(),
+                   act_scale.as<float>().data(),
+                   product.packed.as<std::uint8_t>().data(),
+                   product.weight_scale.as<float>().data(),
+                   product.residual.as<float>().data(),
+                   product.y.as<float>().data()};
+    total.products += tokens * shape.outputs * shape.inputs;
+    total.panel_tiles += tile_count(shape.quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
+  }
+  std::array<Cut, kMaxProducts> cuts;
+  std::int64_t tasks = 0;
+  for (std::size_t p = 0; p < products.size(); ++p) {
+    cuts[p] = cut_product(operands[p], tokens, total);
+    tasks += cuts[p].tasks;
+  }
+  const auto run = [&](std::int64_t task) {
+    const Cut* cut = cuts.data();
+    for (; task >= cut->tasks; ++cut) task -= cut->tasks;
+    cut->run(task, tokens);
+  };
+  if (total.products < kParallelProducts) {
+    for (std::int64_t task = 0; task < tasks; ++task) run(task);
+  } else {
+    team_.run(tasks, run);
+  }
 }
 
 }  // namespace bitnet::cpu

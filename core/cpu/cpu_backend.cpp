@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 
@@ -12,7 +13,11 @@
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/cpu_isa.h"
 #include "core/cpu/float_kernels.h"
+#include "core/cpu/gradient_kernels.h"
+#include "core/cpu/head_kernels.h"
 #include "core/cpu/integer_kernels.h"
+#include "core/cpu/panel_kernels.h"
+#include "core/cpu/stretches.h"
 
 namespace bitnet {
 namespace cpu {
@@ -20,7 +25,8 @@ namespace {
 
 constexpr std::array kBestFirst = {Isa::avx512vnni, Isa::avx2, Isa::neon, Isa::scalar};
 constexpr const char* kIsaVariable = "BITNET_CPU_ISA";
-constexpr std::int64_t kAlignment = 64;  // a cache line, and the widest vector
+constexpr std::int64_t kAlignment = 64;       // a cache line, and the widest vector
+constexpr std::int64_t kCopyBytes = 1 << 18;  // of a task that copies or zeroes
 
 std::string joined(const std::vector<std::string>& names) {
   std::string text;
@@ -61,22 +67,27 @@ std::atomic<std::int64_t> bytes_in_use = 0;
                   static_cast<double>(physical_memory()) / kMiB));
 }
 
-// Uninitialised. Linux grants memory that it does not have and kills the process that touches it,
-// so what the machine cannot hold is refused here.
+// Zero-filled. calloc gets large blocks from the system, which fills a page when it is first
+// touched: what is never used takes no memory and no time. Large pages are not asked for: where the
+// host of a virtual machine takes back free memory they come from the host, many times slower.
+// Linux grants memory that it does not have and kills the process that touches it, so what the
+// machine cannot hold is refused here.
 Storage aligned_storage(std::int64_t bytes) {
   BITNET_CHECK(bytes >= 0, "cannot allocate {} bytes", bytes);
   if (bytes > physical_memory()) refuse_memory(bytes, bytes_in_use);
-  const std::int64_t rounded = (bytes / kAlignment + 1) * kAlignment;
+  const std::int64_t rounded = (bytes / kAlignment + 2) * kAlignment;
   const std::int64_t before = bytes_in_use.fetch_add(rounded);
   void* memory = before + rounded > physical_memory()
                      ? nullptr
-                     : std::aligned_alloc(kAlignment, static_cast<std::size_t>(rounded));
+                     : std::calloc(static_cast<std::size_t>(rounded), 1);
   if (memory == nullptr) {
     bytes_in_use -= rounded;
     refuse_memory(bytes, before);
   }
-  return Storage(static_cast<std::byte*>(memory), [rounded](std::byte* p) {
-    std::free(p);
+  const auto address = reinterpret_cast<std::uintptr_t>(memory);
+  const auto padding = static_cast<std::size_t>(-address % kAlignment);
+  return Storage(static_cast<std::byte*>(memory) + padding, [memory, rounded](std::byte*) {
+    std::free(memory);
     bytes_in_use -= rounded;
   });
 }
@@ -86,6 +97,21 @@ void copy_bytes(void* destination, const void* source, std::int64_t bytes) {
 }
 
 }  // namespace
+
+void widen_bf16(const std::uint16_t* from, std::int64_t count, float* to) {
+  constexpr std::int64_t kLine = 32, kAhead = 4096;  // elements: 64 bytes, 8 KB
+  const auto widen = [&](std::int64_t first, std::int64_t end) {
+    for (std::int64_t i = first; i < end; ++i) {
+      to[i] = std::bit_cast<float>(static_cast<std::uint32_t>(from[i]) << 16);
+    }
+  };
+  std::int64_t i = 0;
+  for (; i + kLine <= count; i += kLine) {
+    __builtin_prefetch(from + i + kAhead, 0, 2);
+    widen(i, i + kLine);
+  }
+  widen(i, count);
+}
 
 void* Scratch::reserve(std::int64_t bytes) {
   if (bytes > bytes_ || !storage_) {
@@ -101,16 +127,24 @@ CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
   isa_ = to_string(chosen);
   integer_ = integer_kernels(chosen);
   float_ = float_kernels(chosen);
+  panel_ = panel_kernels(chosen);
+  gradient_ = gradient_kernels(chosen);
+  head_ = head_kernels(chosen);
 }
 
 std::string CpuBackend::detail() const {
   return fmt::format("{}, {} thread{}", isa_, team_.size(), team_.size() == 1 ? "" : "s");
 }
 
-Storage CpuBackend::allocate(std::int64_t bytes) {
-  Storage storage = aligned_storage(bytes);
-  std::memset(storage.get(), 0, static_cast<std::size_t>(bytes));
-  return storage;
+Storage CpuBackend::allocate(std::int64_t bytes) { return aligned_storage(bytes); }
+
+Tensor CpuBackend::adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
+                         Shape shape) {
+  if (reinterpret_cast<std::uintptr_t>(bytes) % static_cast<std::uintptr_t>(size_of(dtype)) != 0) {
+    return Backend::adopt(std::move(owner), bytes, dtype, shape);
+  }
+  auto* const memory = const_cast<std::byte*>(static_cast<const std::byte*>(bytes));
+  return Tensor(Storage(memory, [owner = std::move(owner)](std::byte*) {}), dtype, shape);
 }
 
 void CpuBackend::copy_from_host(const void* source, TensorView destination) {
@@ -126,11 +160,41 @@ void CpuBackend::copy(ConstTensorView source, TensorView destination) {
                "cannot copy {} {} to {} {}", bitnet::to_string(source.dtype()),
                source.shape().to_string(), bitnet::to_string(destination.dtype()),
                destination.shape().to_string());
-  copy_bytes(destination.raw(), source.raw(), source.bytes());
+  run_stretches(team_, source.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+    copy_bytes(destination.raw() + first, source.raw() + first, count);
+  });
 }
 
 void CpuBackend::zero(TensorView x) {
-  if (x.bytes() > 0) std::memset(x.raw(), 0, static_cast<std::size_t>(x.bytes()));
+  run_stretches(team_, x.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+    std::memset(x.raw() + first, 0, static_cast<std::size_t>(count));
+  });
+}
+
+void CpuBackend::convert(ConstTensorView x, TensorView y) {
+  BITNET_CHECK(x.elements() == y.elements(), "cannot convert {} to {}", x.shape().to_string(),
+               y.shape().to_string());
+  const bool narrows = x.dtype() == DType::f32 && y.dtype() == DType::f16;
+  const bool widens = x.dtype() == DType::f16 || x.dtype() == DType::bf16;
+  BITNET_CHECK(narrows || (widens && y.dtype() == DType::f32),
+               "cannot convert {} to {}, expected f32 to f16, or f16 or bf16 to f32",
+               bitnet::to_string(x.dtype()), bitnet::to_string(y.dtype()));
+  const std::byte* from = x.raw();
+  std::byte* to = y.raw();
+  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
+    if (narrows) {
+      float_->narrow(reinterpret_cast<const float*>(from) + first,
+                     reinterpret_cast<std::uint16_t*>(to) + first, count);
+      return;
+    }
+    const auto* halves = reinterpret_cast<const std::uint16_t*>(from) + first;
+    float* const floats = reinterpret_cast<float*>(to) + first;
+    if (x.dtype() == DType::bf16) {
+      widen_bf16(halves, count, floats);
+    } else {
+      float_->widen(halves, floats, count);
+    }
+  });
 }
 
 }  // namespace cpu
@@ -142,6 +206,8 @@ std::vector<std::string> available_cpu_isas() {
   }
   return names;
 }
+
+std::string chosen_cpu_isa(const std::string& isa) { return cpu::to_string(cpu::choose_isa(isa)); }
 
 std::unique_ptr<Backend> make_cpu_backend(int threads, const std::string& isa) {
   return std::make_unique<cpu::CpuBackend>(threads, isa);

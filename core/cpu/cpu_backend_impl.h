@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The class behind make_cpu_backend(). Its operations are defined by family: quant_ops.cpp,
-// bit_linear_ops.cpp, linear_ops.cpp, norm_ops.cpp, attention_ops.cpp, elementwise_ops.cpp,
-// loss_ops.cpp; each cuts its work into tasks by shape alone.
+// bit_linear_ops.cpp, bit_linear_backward_ops.cpp, int8_linear_ops.cpp, linear_ops.cpp,
+// norm_ops.cpp, attention_ops.cpp, activation_ops.cpp, elementwise_ops.cpp, loss_ops.cpp; each cuts
+// its work into tasks by shape alone.
 #pragma once
 
 #include <string>
@@ -12,8 +13,14 @@
 
 namespace bitnet::cpu {
 
-struct IntegerKernels;  // integer_kernels.h
-struct FloatKernels;    // float_kernels.h
+struct IntegerKernels;   // integer_kernels.h
+struct FloatKernels;     // float_kernels.h
+struct PanelKernels;     // panel_kernels.h
+struct GradientKernels;  // gradient_kernels.h
+struct HeadKernels;      // head_kernels.h
+
+// to[i] = from[i] for the bits of a bf16 number, which are the upper half of the fp32 ones.
+void widen_bf16(const std::uint16_t* from, std::int64_t count, float* to);
 
 // Memory that grows to the largest request seen and then stays; contents are undefined between
 // uses.
@@ -30,6 +37,21 @@ class Scratch {
   std::int64_t bytes_ = 0;
 };
 
+// Memory for each thread of a team, made before its tasks run; a task takes that of its thread.
+template <typename T>
+class ThreadScratch {
+ public:
+  ThreadScratch(Scratch& memory, const ThreadTeam& team, std::int64_t count)
+      : stride_(tile_count(count * kSize, kLine) * kLine / kSize),
+        data_(memory.get<T>(stride_ * team.size())) {}
+  T* get() const { return data_ + stride_ * ThreadTeam::thread(); }
+
+ private:
+  static constexpr std::int64_t kSize = sizeof(T), kLine = 64;  // threads share no cache line
+  std::int64_t stride_;
+  T* data_;
+};
+
 class CpuBackend final : public Backend {
  public:
   CpuBackend(int threads, const std::string& isa);
@@ -38,10 +60,13 @@ class CpuBackend final : public Backend {
   std::string detail() const override;
 
   Storage allocate(std::int64_t bytes) override;
+  Tensor adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
+               Shape shape) override;
   void copy_from_host(const void* source, TensorView destination) override;
   void copy_to_host(ConstTensorView source, void* destination) override;
   void copy(ConstTensorView source, TensorView destination) override;
   void zero(TensorView x) override;
+  void convert(ConstTensorView x, TensorView y) override;
 
   void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
   void embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) override;
@@ -49,24 +74,32 @@ class CpuBackend final : public Backend {
   void norm(NormKind kind, ConstTensorView x, ConstTensorView gain, float eps, TensorView y,
             TensorView stats) override;
   void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain, ConstTensorView stats,
-                     ConstTensorView dy, TensorView dx, TensorView dgain) override;
+                     ConstTensorView dy, TensorView dx, bool accumulate_dx,
+                     TensorView dgain) override;
 
   void quantize_activations(ConstTensorView x, TensorView codes, TensorView act_scale) override;
   void dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
                               TensorView x) override;
-  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                        TensorView weight_scale) override;
+  void norm_quantize(const NormArguments& norm, ConstTensorView x, TensorView codes,
+                     TensorView act_scale, TensorView stats) override;
+  void gated_activation_quantize(Activation activation, ConstTensorView gate, ConstTensorView up,
+                                 const NormArguments& norm, TensorView codes, TensorView act_scale,
+                                 TensorView stats) override;
+  std::int64_t quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                                TensorView weight_scale) override;
   void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                           TensorView w) override;
   void blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) override;
   CodeCounts count_codes(ConstTensorView packed) override;
-  std::int64_t count_flips(ConstTensorView packed, ConstTensorView earlier) override;
+  bool valid_codes(ConstTensorView packed) override;
 
-  void bit_linear(ConstTensorView codes, ConstTensorView act_scale, ConstTensorView packed,
-                  ConstTensorView weight_scale, TensorView y) override;
-  void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale, ConstTensorView packed,
-                           ConstTensorView weight_scale, ConstTensorView dy, TensorView dx,
-                           bool accumulate_dx, TensorView dw) override;
+  void bit_linear(ConstTensorView codes, ConstTensorView act_scale,
+                  std::span<const BitLinearProduct> products) override;
+  void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
+                           std::span<const BitLinearGradient> gradients,
+                           GradientPrecision precision, TensorView dx) override;
+  void int8_linear(ConstTensorView codes, ConstTensorView act_scale, ConstTensorView weights,
+                   ConstTensorView row_scale, TensorView y) override;
   void linear(ConstTensorView x, ConstTensorView w, TensorView y) override;
   void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy, TensorView dx,
                        bool accumulate_dx, TensorView dw) override;
@@ -84,6 +117,10 @@ class CpuBackend final : public Backend {
                         TensorView y) override;
   void gated_activation_backward(Activation activation, ConstTensorView gate, ConstTensorView up,
                                  ConstTensorView dy, TensorView dgate, TensorView dup) override;
+  void gated_activation_norm_backward(Activation activation, ConstTensorView gate,
+                                      ConstTensorView up, const NormArguments& norm,
+                                      ConstTensorView stats, ConstTensorView dy, TensorView dgate,
+                                      TensorView dup, TensorView dgain) override;
   void add(ConstTensorView a, ConstTensorView b, TensorView y) override;
   void dropout(ConstTensorView x, double p, const RandomStream& stream, std::uint64_t first,
                TensorView y) override;
@@ -100,6 +137,11 @@ class CpuBackend final : public Backend {
   std::string isa_;
   const IntegerKernels* integer_;
   const FloatKernels* float_;
+  const PanelKernels* panel_;
+  const GradientKernels* gradient_;
+  const HeadKernels* head_;
+  Scratch gradient_scratch_;  // integer_gradients
+  Scratch thread_scratch_;    // ThreadScratch
   Scratch weight_scratch_, input_scratch_,
       reduction_scratch_;  // linear_ops: ŵ, x̂; reductions: partial sums
 };

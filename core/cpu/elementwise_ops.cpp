@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Embedding, gated activations, sum of two tensors, dropout.
+// Embedding, sum of two tensors, dropout.
 #include <algorithm>
+#include <cmath>
 
+#include "core/cpu/check_sizes.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -23,44 +25,24 @@ void check_embedding(ConstTensorView tokens, ConstTensorView table, ConstTensorV
   }
 }
 
-const ActivationKernels& kernels_of(const FloatKernels& table, Activation activation) {
-  switch (activation) {
-    case Activation::silu:
-      return table.silu;
-    case Activation::relu2:
-      return table.relu2;
-    case Activation::gelu:
-      break;
-  }
-  return table.gelu;
-}
-
-void check_same_size(const char* operation, std::initializer_list<ConstTensorView> views) {
-  const ConstTensorView first = *views.begin();
-  for (const ConstTensorView& view : views) {
-    BITNET_CHECK(view.elements() == first.elements(), "{} of {} and {}: expected equal sizes",
-                 operation, first.shape().to_string(), view.shape().to_string());
-  }
-}
-
-// Where an optional operand continues after `offset` elements.
-template <typename T>
-T* at(T* data, std::int64_t offset) {
-  return data == nullptr ? nullptr : data + offset;
-}
-
 }  // namespace
 
 void CpuBackend::embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) {
   check_embedding(tokens, table, y);
   const std::int64_t width = table.dim(1);
   const std::int32_t* ids = tokens.as<std::int32_t>().data();
-  const float* from = table.as<float>().data();
+  const bool widen = table.dtype() == DType::bf16;
+  const float* floats = widen ? nullptr : table.as<float>().data();
+  const auto* halves = reinterpret_cast<const std::uint16_t*>(table.raw());
   float* to = y.as<float>().data();
   run_stretches(team_, tokens.elements(), rows_per_stretch(width),
                 [&](std::int64_t first, std::int64_t count) {
                   for (std::int64_t row = first; row < first + count; ++row) {
-                    std::copy_n(from + ids[row] * width, width, to + row * width);
+                    if (widen) {
+                      widen_bf16(halves + ids[row] * width, width, to + row * width);
+                    } else {
+                      std::copy_n(floats + ids[row] * width, width, to + row * width);
+                    }
                   }
                 });
 }
@@ -80,34 +62,6 @@ void CpuBackend::embedding_backward(ConstTensorView tokens, ConstTensorView dy, 
   });
 }
 
-void CpuBackend::gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
-                                  TensorView y) {
-  check_same_size("gated_activation", {gate, up ? up : gate, y});
-  const ActivationKernels& kernels = kernels_of(*float_, activation);
-  const float *gates = gate.as<float>().data(), *ups = up.as<float>().data();
-  float* to = y.as<float>().data();
-  run_stretches(team_, gate.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
-    kernels.forward(gates + first, at(ups, first), to + first, count);
-  });
-}
-
-void CpuBackend::gated_activation_backward(Activation activation, ConstTensorView gate,
-                                           ConstTensorView up, ConstTensorView dy, TensorView dgate,
-                                           TensorView dup) {
-  BITNET_CHECK(static_cast<bool>(up) == static_cast<bool>(dup),
-               "gated_activation_backward needs both of up and dup, or none");
-  check_same_size("gated_activation_backward",
-                  {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
-  const ActivationKernels& kernels = kernels_of(*float_, activation);
-  const float *gates = gate.as<float>().data(), *ups = up.as<float>().data(),
-              *from = dy.as<float>().data();
-  float *gate_gradient = dgate.as<float>().data(), *up_gradient = dup.as<float>().data();
-  run_stretches(team_, gate.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
-    kernels.backward(gates + first, at(ups, first), from + first, gate_gradient + first,
-                     at(up_gradient, first), count);
-  });
-}
-
 void CpuBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
   check_same_size("add", {a, b, y});
   const float *left = a.as<float>().data(), *right = b.as<float>().data();
@@ -122,18 +76,22 @@ void CpuBackend::dropout(ConstTensorView x, double p, const RandomStream& stream
   check_same_size("dropout", {x, y});
   BITNET_CHECK(p >= 0 && p < 1, "dropout with probability {}, expected 0 <= p < 1", p);
   BITNET_CHECK(first % 4 == 0, "dropout from random index {}, expected a multiple of 4", first);
-  const double threshold = p * 4294967296.0;  // 2^32
-  const float keep = static_cast<float>(1.0 - p);
+  // The words below p * 2^32 are dropped: those up to last_dropped. None, if p is 0.
+  const auto dropped = static_cast<std::uint64_t>(std::ceil(p * 0x1.0p32));
+  if (dropped == 0) {
+    if (x.raw() != y.raw()) copy(x, y);
+    return;
+  }
+  DropoutRule rule = {.keys = {},
+                      .step = stream.step,
+                      .purpose = static_cast<std::uint32_t>(stream.purpose),
+                      .last_dropped = static_cast<std::uint32_t>(dropped - 1),
+                      .keep = static_cast<float>(1.0 - p)};
+  fill_philox_keys(stream.seed, rule.keys);
   const float* from = x.as<float>().data();
   float* to = y.as<float>().data();
-  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t start, std::int64_t count) {
-    for (std::int64_t i = start; i < start + count; i += 4) {  // kStretch is a multiple of 4
-      const auto words = stream.block(first / 4 + static_cast<std::uint64_t>(i) / 4);
-      for (std::int64_t l = 0; l < std::min<std::int64_t>(4, start + count - i); ++l) {
-        const bool kept = static_cast<double>(words[static_cast<std::size_t>(l)]) >= threshold;
-        to[i + l] = kept ? from[i + l] / keep : 0.0f;
-      }
-    }
+  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t i, std::int64_t count) {
+    float_->dropout(rule, (first + static_cast<std::uint64_t>(i)) / 4, from + i, to + i, count);
   });
 }
 

@@ -18,8 +18,8 @@ using std::uint8_t;
 constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
 constexpr float kActivationMax = 127.0f;
 constexpr int kInfinityBits = 0x7f800000;
-constexpr int kTokenTile = 3;  // 4 rows x 3 tokens = 12 accumulators of the 16 registers
-constexpr int64_t kPrefetchBytes = 4096;
+constexpr int kTokenTile = 3;             // 4 rows x 3 tokens = 12 accumulators of the 16 registers
+constexpr int64_t kPrefetchBytes = 8192;  // ahead, to the second-level cache
 // A pair adds at most 3 * 128 * 2 = 768 even for the unused code 3, so int16 holds 42 pairs: 42
 // steps of 32 columns.
 constexpr int64_t kColumnsPerInt16 = 40 * 32;
@@ -48,10 +48,8 @@ void dot_columns(const uint8_t* packed_row, int64_t columns, const int8_t* x, in
     for (int i = 0; i < 4; ++i) sums[t][i] = _mm256_setzero_si256();
   }
   for (int64_t c = 0; c < columns; c += 32) {
-    // With one token the weights come from memory, one forward stream; with many they are in the
-    // cache already.
-    if constexpr (kTokens == 1) {
-      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T0);
+    if (c % 64 == 0) {
+      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T1);
     }
     __m256i packed = load(packed_row + c);
 #pragma GCC unroll 4
@@ -104,6 +102,13 @@ void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
   if (tokens == 1) dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
 }
 
+void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
+                     int32_t x_sum, int32_t* acc) {
+  for (int64_t j = 0; j < rows; ++j) {
+    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, acc + j * 4, 4);
+  }
+}
+
 int32_t sum_codes(const int8_t* x, int64_t columns) {
   const __m256i one_bytes = _mm256_set1_epi8(1), one_words = _mm256_set1_epi16(1);
   __m256i sum = _mm256_setzero_si256();
@@ -124,7 +129,8 @@ void transpose_4x4(const int32_t* acc, __m128 out[4]) {
 }
 
 void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
-                    float weight_scale, float* y, int64_t y_stride, int64_t quarter) {
+                    float weight_scale, const float* residual, float* y, int64_t y_stride,
+                    int64_t quarter) {
   for (int64_t t = 0; t < tokens; ++t) {
     const float scale = act_scale[t] * weight_scale;
     const __m128 scales = _mm_set1_ps(scale);
@@ -133,16 +139,22 @@ void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const floa
       __m128 products[4];
       transpose_4x4(acc + j * 4, products);
       for (int i = 0; i < 4; ++i) {
-        _mm_storeu_ps(y + i * quarter + j, _mm_mul_ps(scales, products[i]));
+        const int64_t place = i * quarter + j;
+        __m128 out = _mm_mul_ps(scales, products[i]);
+        if (residual != nullptr) out = _mm_add_ps(_mm_loadu_ps(residual + place), out);
+        _mm_storeu_ps(y + place, out);
       }
     }
     for (; j < rows; ++j) {
       for (int i = 0; i < 4; ++i) {
-        y[i * quarter + j] = scale * static_cast<float>(acc[j * 4 + i]);
+        const int64_t place = i * quarter + j;
+        const float product = scale * static_cast<float>(acc[j * 4 + i]);
+        y[place] = residual != nullptr ? residual[place] + product : product;
       }
     }
     acc += rows * 4;
     y += y_stride;
+    if (residual != nullptr) residual += y_stride;
   }
 }
 
@@ -330,6 +342,7 @@ const IntegerKernels kIntegerAvx2 = {
     .name = "avx2",
     .token_block = 2 * kTokenTile,
     .packed_dot = packed_dot,
+    .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
     .add_group_products = add_group_products,

@@ -18,8 +18,9 @@ using std::uint8_t;
 constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
 constexpr float kActivationMax = 127.0f;
 constexpr int kInfinityBits = 0x7f800000;
-constexpr int kTokenBlock = 6;  // 4 rows x 6 tokens = 24 accumulators of the 32 registers
-constexpr int64_t kPrefetchBytes = 4096;
+constexpr int kTokenBlock = 6;            // 4 rows x 6 tokens = 24 accumulators of the 32 registers
+constexpr int64_t kPrefetchBytes = 8192;  // ahead, to the second-level cache
+constexpr int64_t kRowLanesColumns = 1 << 20;  // the longest rows of row_lanes()
 
 // --- integer product ---
 
@@ -65,11 +66,7 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
     for (int i = 0; i < 4; ++i) sums[t][i] = _mm512_setzero_si512();
   }
   for (int64_t c = 0; c < columns; c += 64) {
-    // With few tokens the weights come from memory, one forward stream; with many they are in the
-    // cache already.
-    if constexpr (kTokens <= 2) {
-      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T0);
-    }
+    _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T1);
     const __m512i packed = _mm512_loadu_si512(packed_row + c);
     // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
     const __m512i codes[4] = {_mm512_and_si512(packed, mask),
@@ -127,6 +124,48 @@ void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
   }
 }
 
+// One token. The sums of the whole bytes and of their lower 6, 4 and 2 bits take three `and`s and
+// no shift, because unsigned bytes hold them all; their differences are 64, 16 and 4 times the sums
+// of the upper codes. An element sums 1/16 of the row, at most 255 * 128 * columns / 16 < 2^31.
+__m512i row_lanes(const uint8_t* packed_row, int64_t columns, const int8_t* x) {
+  const __m512i low6 = _mm512_set1_epi8(63), low4 = _mm512_set1_epi8(15),
+                low2 = _mm512_set1_epi8(3);
+  __m512i sum2 = _mm512_setzero_si512(), sum4 = sum2, sum6 = sum2, sum8 = sum2;
+  for (int64_t c = 0; c < columns; c += 64) {
+    _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T1);
+    const __m512i packed = _mm512_loadu_si512(packed_row + c);
+    const __m512i activations = _mm512_loadu_si512(x + c);
+    add_dot(sum8, packed, activations);
+    add_dot(sum6, _mm512_and_si512(packed, low6), activations);
+    add_dot(sum4, _mm512_and_si512(packed, low4), activations);
+    add_dot(sum2, _mm512_and_si512(packed, low2), activations);
+  }
+  const __m512i row1 = _mm512_srai_epi32(_mm512_sub_epi32(sum4, sum2), 2);
+  const __m512i row2 = _mm512_srai_epi32(_mm512_sub_epi32(sum6, sum4), 4);
+  const __m512i row3 = _mm512_srai_epi32(_mm512_sub_epi32(sum8, sum6), 6);
+  return add_within_lanes(sum2, row1, row2, row3);
+}
+
+void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
+                     int32_t x_sum, int32_t* acc) {
+  int64_t j = 0;
+  if (columns > kRowLanesColumns) {
+    for (; j < rows; ++j) {
+      dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, acc + j * 4, 4);
+    }
+  }
+  for (; j + 4 <= rows; j += 4) {
+    __m512i lanes[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) lanes[r] = row_lanes(packed + (j + r) * columns, columns, x);
+    const __m512i sums = add_lanes_of_four(lanes[0], lanes[1], lanes[2], lanes[3]);
+    _mm512_storeu_si512(acc + j * 4, _mm512_sub_epi32(sums, _mm512_set1_epi32(x_sum)));
+  }
+  for (; j < rows; ++j) {
+    store_corrected(add_lanes(row_lanes(packed + j * columns, columns, x)), x_sum, acc + j * 4);
+  }
+}
+
 int32_t sum_codes(const int8_t* x, int64_t columns) {
   const __m512i ones = _mm512_set1_epi8(1);
   __m512i sum = _mm512_setzero_si512();
@@ -154,7 +193,8 @@ void transpose_16x4(const int32_t* acc, __m512 out[4]) {
 }
 
 void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
-                    float weight_scale, float* y, int64_t y_stride, int64_t quarter) {
+                    float weight_scale, const float* residual, float* y, int64_t y_stride,
+                    int64_t quarter) {
   for (int64_t t = 0; t < tokens; ++t) {
     const float scale = act_scale[t] * weight_scale;
     const __m512 scales = _mm512_set1_ps(scale);
@@ -163,16 +203,22 @@ void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const floa
       __m512 products[4];
       transpose_16x4(acc + j * 4, products);
       for (int i = 0; i < 4; ++i) {
-        _mm512_storeu_ps(y + i * quarter + j, _mm512_mul_ps(scales, products[i]));
+        const int64_t place = i * quarter + j;
+        __m512 out = _mm512_mul_ps(scales, products[i]);
+        if (residual != nullptr) out = _mm512_add_ps(_mm512_loadu_ps(residual + place), out);
+        _mm512_storeu_ps(y + place, out);
       }
     }
     for (; j < rows; ++j) {
       for (int i = 0; i < 4; ++i) {
-        y[i * quarter + j] = scale * static_cast<float>(acc[j * 4 + i]);
+        const int64_t place = i * quarter + j;
+        const float product = scale * static_cast<float>(acc[j * 4 + i]);
+        y[place] = residual != nullptr ? residual[place] + product : product;
       }
     }
     acc += rows * 4;
     y += y_stride;
+    if (residual != nullptr) residual += y_stride;
   }
 }
 
@@ -208,24 +254,52 @@ __mmask16 first_lanes(int64_t count) {
 
 // The bits of non-negative floats order like integers, with infinity above all numbers and NaN
 // above infinity.
+__m512i max_magnitude(__m512i largest, __m512i bits) {
+  return _mm512_max_epi32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
+}
+
+// 16 floats as integers, ties to even.
+__m512i rounded(const float* x, __m512 inv_scale) {
+  return _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inv_scale));
+}
+
 float quantize_row(const float* x, int64_t columns, int8_t* codes) {
-  const __m512i magnitude = _mm512_set1_epi32(0x7fffffff);
-  __m512i largest = _mm512_setzero_si512();
-  for (int64_t c = 0; c < columns; c += 16) {
-    const __m512i bits = _mm512_maskz_loadu_epi32(first_lanes(columns - c), x + c);
-    largest = _mm512_max_epi32(largest, _mm512_and_si512(bits, magnitude));
+  __m512i largest[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),
+                        _mm512_setzero_si512()};
+  int64_t c = 0;
+  for (; c + 64 <= columns; c += 64) {
+#pragma GCC unroll 4
+    for (int v = 0; v < 4; ++v) {
+      // Rows of a large matrix come from memory; the second pass finds them in the cache.
+      _mm_prefetch(reinterpret_cast<const char*>(x + c + 16 * v) + kPrefetchBytes, _MM_HINT_T1);
+      largest[v] = max_magnitude(largest[v], _mm512_loadu_si512(x + c + 16 * v));
+    }
   }
-  const int absmax_bits = _mm512_reduce_max_epi32(largest);
+  for (; c < columns; c += 16) {
+    largest[0] =
+        max_magnitude(largest[0], _mm512_maskz_loadu_epi32(first_lanes(columns - c), x + c));
+  }
+  const int absmax_bits = _mm512_reduce_max_epi32(_mm512_max_epi32(
+      _mm512_max_epi32(largest[0], largest[1]), _mm512_max_epi32(largest[2], largest[3])));
   const float absmax = _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128(absmax_bits)));
   const bool finite = absmax_bits < kInfinityBits;
   const float bounded = absmax < kScaleEps ? kScaleEps : absmax;
   const __m512 inv_scale = _mm512_set1_ps(kActivationMax / bounded);
-  for (int64_t c = 0; c < columns; c += 16) {
+  // The packs interleave the 128-bit lanes of their operands; this puts the groups of 4 in order.
+  const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+  for (c = 0; c + 64 <= columns; c += 64) {
+    const __m512i low =
+        _mm512_packs_epi32(rounded(x + c, inv_scale), rounded(x + c + 16, inv_scale));
+    const __m512i high =
+        _mm512_packs_epi32(rounded(x + c + 32, inv_scale), rounded(x + c + 48, inv_scale));
+    const __m512i bytes = _mm512_permutexvar_epi32(order, _mm512_packs_epi16(low, high));
+    _mm512_storeu_si512(codes + c, finite ? bytes : _mm512_setzero_si512());
+  }
+  for (; c < columns; c += 16) {
     const __mmask16 lanes = first_lanes(columns - c);
     const __m512 scaled = _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, x + c), inv_scale);
-    const __m512i rounded =
-        finite ? _mm512_cvtps_epi32(scaled) : _mm512_setzero_si512();  // ties to even
-    _mm512_mask_cvtepi32_storeu_epi8(codes + c, lanes, rounded);
+    const __m512i code = finite ? _mm512_cvtps_epi32(scaled) : _mm512_setzero_si512();
+    _mm_mask_storeu_epi8(codes + c, lanes, _mm512_cvtepi32_epi8(code));
   }
   return bounded / kActivationMax;
 }
@@ -316,6 +390,7 @@ const IntegerKernels kIntegerAvx512 = {
     .name = "avx512vnni",
     .token_block = kTokenBlock,
     .packed_dot = packed_dot,
+    .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
     .add_group_products = add_group_products,

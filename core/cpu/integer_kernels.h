@@ -25,14 +25,19 @@ struct IntegerKernels {
   void (*packed_dot)(const std::uint8_t* packed_row, std::int64_t columns, const std::int8_t* x,
                      std::int64_t x_stride, const std::int32_t* x_sums, std::int64_t tokens,
                      std::int32_t* acc, std::int64_t acc_stride);
+  // One token and `rows` packed rows that follow one another in memory, which they are streamed
+  // from (with prefetch):  acc[j * 4 + i] = sum over c of trit(j + i * quarter, c) * x[c].
+  void (*packed_rows_dot)(const std::uint8_t* packed, std::int64_t rows, std::int64_t columns,
+                          const std::int8_t* x, std::int32_t x_sum, std::int32_t* acc);
   std::int32_t (*sum_codes)(const std::int8_t* x, std::int64_t columns);
 
   // From a tile acc [tokens][rows][4] to y, whose element (t, i, j) is y[t * y_stride + i * quarter
   // + j]:
-  //   y(t, i, j) = (act_scale[t] * weight_scale) * float(acc[t][j][i])
+  //   y(t, i, j) = [residual(t, i, j) +] (act_scale[t] * weight_scale) * float(acc[t][j][i])
+  // residual lies as y does; it may be null, and may be y.
   void (*store_products)(const std::int32_t* acc, std::int64_t tokens, std::int64_t rows,
-                         const float* act_scale, float weight_scale, float* y,
-                         std::int64_t y_stride, std::int64_t quarter);
+                         const float* act_scale, float weight_scale, const float* residual,
+                         float* y, std::int64_t y_stride, std::int64_t quarter);
   //   y(t, i, j) = fma(weight_scales[i][j], float(acc[t][j][i]), y(t, i, j)); weight_scales is
   //   [4][rows]
   void (*add_group_products)(const std::int32_t* acc, std::int64_t tokens, std::int64_t rows,

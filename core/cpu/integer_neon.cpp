@@ -21,6 +21,7 @@ constexpr float kActivationMax = 127.0f;
 constexpr uint32_t kInfinityBits = 0x7f800000u;
 constexpr uint32_t kMagnitudeMask = 0x7fffffffu;
 constexpr int kTokenBlock = 4;  // 4 rows x 4 tokens = 16 accumulators of the 32 registers
+constexpr int64_t kPrefetchBytes = 4096;
 
 // --- integer product ---
 
@@ -35,6 +36,8 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
     for (int i = 0; i < 4; ++i) sums[t][i] = vdupq_n_s32(0);
   }
   for (int64_t c = 0; c < columns; c += 16) {
+    // With one token the weights come from memory, one forward stream.
+    if constexpr (kTokens == 1) __builtin_prefetch(packed_row + c + kPrefetchBytes);
     const uint8x16_t packed = vld1q_u8(packed_row + c);
     const int8x16_t codes[4] = {vreinterpretq_s8_u8(vandq_u8(packed, mask)),
                                 vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(packed, 2), mask)),
@@ -75,6 +78,13 @@ void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
   }
 }
 
+void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
+                     int32_t x_sum, int32_t* acc) {
+  for (int64_t j = 0; j < rows; ++j) {
+    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, acc + j * 4, 4);
+  }
+}
+
 int32_t sum_codes(const int8_t* x, int64_t columns) {
   int32x4_t sum = vdupq_n_s32(0);
   for (int64_t c = 0; c < columns; c += 16) sum = vdotq_s32(sum, vld1q_s8(x + c), vdupq_n_s8(1));
@@ -82,23 +92,30 @@ int32_t sum_codes(const int8_t* x, int64_t columns) {
 }
 
 void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
-                    float weight_scale, float* y, int64_t y_stride, int64_t quarter) {
+                    float weight_scale, const float* residual, float* y, int64_t y_stride,
+                    int64_t quarter) {
   for (int64_t t = 0; t < tokens; ++t) {
     const float scale = act_scale[t] * weight_scale;
     int64_t j = 0;
     for (; j + 4 <= rows; j += 4) {
       const int32x4x4_t products = vld4q_s32(acc + j * 4);  // val[i] holds acc[j..j + 3][i]
       for (int i = 0; i < 4; ++i) {
-        vst1q_f32(y + i * quarter + j, vmulq_n_f32(vcvtq_f32_s32(products.val[i]), scale));
+        const int64_t place = i * quarter + j;
+        float32x4_t out = vmulq_n_f32(vcvtq_f32_s32(products.val[i]), scale);
+        if (residual != nullptr) out = vaddq_f32(vld1q_f32(residual + place), out);
+        vst1q_f32(y + place, out);
       }
     }
     for (; j < rows; ++j) {
       for (int i = 0; i < 4; ++i) {
-        y[i * quarter + j] = scale * static_cast<float>(acc[j * 4 + i]);
+        const int64_t place = i * quarter + j;
+        const float product = scale * static_cast<float>(acc[j * 4 + i]);
+        y[place] = residual != nullptr ? residual[place] + product : product;
       }
     }
     acc += rows * 4;
     y += y_stride;
+    if (residual != nullptr) residual += y_stride;
   }
 }
 
@@ -263,6 +280,7 @@ const IntegerKernels kIntegerNeon = {
     .name = "neon",
     .token_block = kTokenBlock,
     .packed_dot = packed_dot,
+    .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
     .add_group_products = add_group_products,

@@ -30,6 +30,13 @@ void packed_dot(const std::uint8_t* packed_row, std::int64_t columns, const std:
   }
 }
 
+void packed_rows_dot(const std::uint8_t* packed, std::int64_t rows, std::int64_t columns,
+                     const std::int8_t* x, std::int32_t x_sum, std::int32_t* acc) {
+  for (std::int64_t j = 0; j < rows; ++j) {
+    packed_dot(packed + j * columns, columns, x, columns, &x_sum, 1, acc + j * 4, 4);
+  }
+}
+
 std::int32_t sum_codes(const std::int8_t* x, std::int64_t columns) {
   std::int32_t sum = 0;
   for (std::int64_t c = 0; c < columns; ++c) sum += x[c];
@@ -37,13 +44,15 @@ std::int32_t sum_codes(const std::int8_t* x, std::int64_t columns) {
 }
 
 void store_products(const std::int32_t* acc, std::int64_t tokens, std::int64_t rows,
-                    const float* act_scale, float weight_scale, float* y, std::int64_t y_stride,
-                    std::int64_t quarter) {
+                    const float* act_scale, float weight_scale, const float* residual, float* y,
+                    std::int64_t y_stride, std::int64_t quarter) {
   for (std::int64_t t = 0; t < tokens; ++t) {
     const float scale = act_scale[t] * weight_scale;
     for (int i = 0; i < 4; ++i) {
       for (std::int64_t j = 0; j < rows; ++j) {
-        y[t * y_stride + i * quarter + j] = scale * static_cast<float>(acc[(t * rows + j) * 4 + i]);
+        const std::int64_t place = t * y_stride + i * quarter + j;
+        const float product = scale * static_cast<float>(acc[(t * rows + j) * 4 + i]);
+        y[place] = residual != nullptr ? residual[place] + product : product;
       }
     }
   }
@@ -146,6 +155,7 @@ const IntegerKernels kIntegerScalar = {
     .name = "scalar",
     .token_block = 1,
     .packed_dot = packed_dot,
+    .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
     .add_group_products = add_group_products,

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Causal attention, forward by an online softmax (Milakov & Gimelshein 2018; FlashAttention) and
-// backward from the saved logsumexp, by tiles of 64 keys. Every sum over keys, queries or head_dim
-// is one fma chain in ascending order, vectorised over the other index, so a query's bits do not
-// depend on which queries are worked on with it. Included by each float_<isa>.cpp after
-// lanes_math.h.
+// Causal attention by an online softmax (Milakov & Gimelshein 2018; FlashAttention) over tiles of
+// 64 keys: for a block of queries with the queries across the lanes, so that no reduction crosses
+// lanes; for one token's query heads with the keys across the lanes. Both follow the one order of
+// float_kernels.h, so a query's bits depend on its position alone. Included by each
+// float_<isa>.cpp after lanes_products.h.
 #pragma once
 
 #include "core/cpu/float_kernels.h"
@@ -11,273 +11,239 @@
 namespace bitnet::cpu {
 namespace {
 
-constexpr int kTile = static_cast<int>(kAttentionTile);
+// See kExp2Polynomial; for x <= 0 up to rounding. 0 below kExp2Underflow; NaN stays NaN.
+inline Lanes exp2(Lanes x) {
+  const Lanes shifted = x + set1(kExp2Shift);
+  const Lanes r = x - (shifted - set1(kExp2Shift));
+  Lanes p = set1(kExp2Polynomial[4]);
+  p = fma(p, r, set1(kExp2Polynomial[3]));
+  p = fma(p, r, set1(kExp2Polynomial[2]));
+  p = fma(p, r, set1(kExp2Polynomial[1]));
+  p = fma(p, r, set1(kExp2Polynomial[0]));
+  p = fma(p, r, set1(1.0f));
+  return multiply_unless_below(x, set1(kExp2Underflow), p, shift_to_exponent(shifted));
+}
 
-// Element (r, i) of the left factor of a product is data[r * row + i * step].
-struct Factor {
-  const float* data;
-  std::int64_t row, step;
+// The running softmax of up to kTile rows, in powers of two.
+struct alignas(64) SoftmaxState {
+  float peak[kTile];   // the largest score so far, times scale * log2(e)
+  float total[kTile];  // sum of exp2(score - peak)
+  float carry[kTile];  // what takes earlier sums over to the latest peak
 };
 
-// c[r][l] = fma over i = 0 .. n - 1 of a(r, i) * b[i][l], from c[r][l], or from 0 unless
-// `accumulate`.
-template <int kRows, int kVectors>
-inline void multiply_add_group(Factor a, const float* b, std::int64_t b_row, std::int64_t n,
-                               float* c, std::int64_t c_row, bool accumulate) {
-  Lanes acc[kRows][kVectors];
-  for (int r = 0; r < kRows; ++r) {
-    for (int l = 0; l < kVectors; ++l) {
-      acc[r][l] = accumulate ? load(c + r * c_row + 16 * l) : zero();
-    }
-  }
-  for (std::int64_t i = 0; i < n; ++i) {
-    Lanes right[kVectors];
-    for (int l = 0; l < kVectors; ++l) right[l] = load(b + i * b_row + 16 * l);
-    for (int r = 0; r < kRows; ++r) {
-      const Lanes left = set1(a.data[r * a.row + i * a.step]);
-      for (int l = 0; l < kVectors; ++l) acc[r][l] = fma(left, right[l], acc[r][l]);
-    }
-  }
-  for (int r = 0; r < kRows; ++r) {
-    for (int l = 0; l < kVectors; ++l) store(c + r * c_row + 16 * l, acc[r][l]);
+void begin(SoftmaxState& state) {
+  for (int i = 0; i < kTile; i += 16) {
+    store(state.peak + i, set1(-__builtin_inff()));
+    store(state.total + i, zero());
   }
 }
 
-template <int kVectors>
-inline void multiply_add_rows(std::int64_t rows, Factor a, const float* b, std::int64_t b_row,
-                              std::int64_t n, float* c, std::int64_t c_row, bool accumulate) {
-  std::int64_t r = 0;
-  for (; r + kGroupRows <= rows; r += kGroupRows) {
-    multiply_add_group<kGroupRows, kVectors>({a.data + r * a.row, a.row, a.step}, b, b_row, n,
-                                             c + r * c_row, c_row, accumulate);
-  }
-  for (; r < rows; ++r) {
-    multiply_add_group<1, kVectors>({a.data + r * a.row, a.row, a.step}, b, b_row, n, c + r * c_row,
-                                    c_row, accumulate);
-  }
+// Takes in a tile's largest raw scores for 16 rows; returns the new peaks.
+inline Lanes raise_peak(Lanes largest, float scale, float* peak, float* carry) {
+  const Lanes old = load(peak);
+  const Lanes raised = max(old, largest * set1(scale));
+  store(carry, exp2(old - raised));
+  store(peak, raised);
+  return raised;
 }
 
-// The product for `rows` rows and `vectors` vectors of 16 columns.
-void multiply_add(std::int64_t rows, std::int64_t vectors, Factor a, const float* b,
-                  std::int64_t b_row, std::int64_t n, float* c, std::int64_t c_row,
-                  bool accumulate) {
-  std::int64_t l = 0;
-  for (; l + kGroupVectors <= vectors; l += kGroupVectors) {
-    multiply_add_rows<kGroupVectors>(rows, a, b + 16 * l, b_row, n, c + 16 * l, c_row, accumulate);
-  }
-  for (; l < vectors; ++l) {
-    multiply_add_rows<1>(rows, a, b + 16 * l, b_row, n, c + 16 * l, c_row, accumulate);
-  }
+inline float log_sum_exp(float peak, float total) {
+  constexpr double kLn2 = 0.693147180559945309417;
+  return static_cast<float>(static_cast<double>(peak) * kLn2 +
+                            __builtin_log(static_cast<double>(total)));
 }
 
-constexpr std::int64_t vectors_for(std::int64_t columns) { return (columns + 15) / 16; }
-constexpr std::int64_t smaller(std::int64_t a, std::int64_t b) { return a < b ? a : b; }
-
-// transposed[e * kTile + j] = rows[j][e] for j < count; up to the next multiple of 16 the last row
-// is repeated (the scores of such keys are masked).
-void transpose_tile(const float* rows, std::int64_t stride, std::int64_t count,
-                    std::int64_t head_dim, float* transposed) {
-  for (std::int64_t j = 0; j < count; j += 16) {
-    for (std::int64_t e = 0; e < head_dim; e += 16) {
-      const float* block[16];
-      for (std::int64_t i = 0; i < 16; ++i)
-        block[i] = rows + smaller(j + i, count - 1) * stride + e;
-      transpose(block, transposed + e * kTile + j, kTile);
-    }
-  }
+// The tree sum of 16 rows of 16 columns, kTile apart.
+inline Lanes sum_rows(const float* x) {
+  Lanes sum[8];
+  for (int l = 0; l < 8; ++l) sum[l] = load(x + l * kTile) + load(x + (l + 8) * kTile);
+  for (int l = 0; l < 4; ++l) sum[l] = sum[l] + sum[l + 4];
+  return (sum[0] + sum[2]) + (sum[1] + sum[3]);
 }
 
-// packed [count, head_dim] = rows. Rows as far apart as a token's width would fall into few sets of
-// the first-level cache.
-void pack_tile(const float* rows, std::int64_t stride, std::int64_t count, std::int64_t head_dim,
-               float* packed) {
-  for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t e = 0; e < head_dim; e += 16)
-      store(packed + i * head_dim + e, load(rows + i * stride + e));
-  }
-}
-
-// The running softmax of one query.
-struct SoftmaxState {
-  float largest;  // score so far
-  Lanes sum;      // of exp(score - largest), by lanes
-};
-
-// Turns `visible` raw scores into exp(scale * score - largest), up to the end of their last vector
-// with zeros. Returns the factor that carries earlier sums over to the new largest score.
-inline Lanes softmax_step(float* scores, std::int64_t visible, float scale, SoftmaxState& state) {
+// 16 queries' raw scores, s[key * kTile + query], turn into exp2(scale * score - peak). Queries
+// from key - lead on see a key; the rows up to the next multiple of 16 become zeros. scale includes
+// log2(e).
+inline void softmax_columns(float* s, std::int64_t keys, std::int64_t lead, float scale,
+                            float* peak, float* total, float* carry) {
   const Lanes lowest = set1(-__builtin_inff());
-  Lanes tile_largest = lowest;
-  each_lanes(visible, [&](std::int64_t j, auto part) {
-    const Lanes scaled = load(scores + j, part, lowest) * set1(scale);
-    store(scores + j, scaled);
-    tile_largest = max(tile_largest, scaled);
-  });
-  const float peak = max_lane(tile_largest);
-  const float largest = state.largest > peak ? state.largest : peak;
-  const Lanes correction = exp(set1(state.largest) - set1(largest));
-  Lanes sum = state.sum * correction;
-  for (std::int64_t j = 0; j < visible; j += 16) {
-    const Lanes p = exp(load(scores + j) - set1(largest));
-    store(scores + j, p);
-    sum = sum + p;
+  Lanes largest = lowest, others[3] = {lowest, lowest, lowest};  // four chains
+  std::int64_t j = 0;
+  for (; j + 4 <= smaller(keys, lead + 1); j += 4) {
+    largest = max(largest, load(s + j * kTile));
+    for (int i = 0; i < 3; ++i) others[i] = max(others[i], load(s + (j + 1 + i) * kTile));
   }
-  state = {largest, sum};
-  return correction;
-}
-
-inline void scale_row(float* x, std::int64_t n, Lanes factor) {
-  for (std::int64_t e = 0; e < n; e += 16) store(x + e, load(x + e) * factor);
-}
-
-// out += p · v, where row i of p counts for visible + i keys, at most kTile.
-inline void add_values(const float* p, std::int64_t rows, std::int64_t visible, const float* v,
-                       std::int64_t head_dim, float* out) {
-  const std::int64_t vectors = head_dim / 16;
-  for (std::int64_t i = 0; i < rows; i += kGroupRows) {
-    const std::int64_t group = smaller(kGroupRows, rows - i);
-    const std::int64_t common = smaller(kTile, visible + i);
-    multiply_add(group, vectors, {p + i * kTile, kTile, 1}, v, head_dim, common, out + i * head_dim,
-                 head_dim, true);
-    // On the diagonal later queries see more keys.
-    for (std::int64_t r = i + 1; r < i + group; ++r) {
-      multiply_add(1, vectors, {p + r * kTile + common, kTile, 1}, v + common * head_dim, head_dim,
-                   smaller(kTile, visible + r) - common, out + r * head_dim, head_dim, true);
+  for (; j < keys; ++j) {
+    Lanes seen = load(s + j * kTile);
+    if (j > lead) seen = blend_first(First{static_cast<int>(j - lead)}, lowest, seen);
+    store(s + j * kTile, seen);
+    largest = max(largest, seen);
+  }
+  largest = max(max(largest, others[0]), max(others[1], others[2]));
+  for (; j % 16 != 0; ++j) store(s + j * kTile, lowest);
+  const Lanes offset = zero() - raise_peak(largest, scale, peak, carry);
+  Lanes sum = load(total) * load(carry);
+  for (std::int64_t group = 0; group < j; group += 16) {
+    float* rows = s + group * kTile;
+    for (int i = 0; i < 16; ++i) {
+      store(rows + i * kTile, exp2(fma(load(rows + i * kTile), set1(scale), offset)));
     }
+    sum = sum + sum_rows(rows);
+  }
+  store(total, sum);
+}
+
+// Raw scores s[key * kTile + query] of the tile that holds the queries' own positions: a vector of
+// 16 queries only meets the keys that its last one sees.
+void diagonal_scores(const Factor& keys, std::int64_t count, const float* queries,
+                     std::int64_t vectors, std::int64_t offset, std::int64_t head_dim, float* s) {
+  std::int64_t first = 0;
+  for (std::int64_t l = 0; l < vectors; ++l) {  // keys that vector l meets and l - 1 does not
+    const std::int64_t end = smaller(count, offset + 16 * l + 16);
+    product<Start::zero>(end - first, vectors - l, {keys.data + first * keys.row, keys.row, 1},
+                         queries + 16 * l, kTile, head_dim, {s + first * kTile + 16 * l, kTile});
+    first = end;
   }
 }
 
-void attention(const AttentionForward& a) {
-  alignas(64) float keys[kMaxHeadDim * kTile];  // one tile, transposed
-  alignas(64) float values[kTile * kMaxHeadDim], sums[kTile * kMaxHeadDim], scores[16 * kTile];
-  SoftmaxState state[kTile];
-  for (std::int64_t i = 0; i < a.queries; ++i) state[i] = {-__builtin_inff(), zero()};
+template <typename Element>
+void attend_block(const AttentionBlock& a, const Element* k, const Element* v) {
+  constexpr bool kWiden = sizeof(Element) != sizeof(float);
+  alignas(64) float queries[kMaxHeadDim * kTile];  // transposed
+  alignas(64) float values[kTile * kMaxHeadDim], sums[kTile * kMaxHeadDim], p[kTile * kTile];
+  alignas(64) float widened[kWiden ? kTile * kMaxHeadDim : 16];
+  SoftmaxState state;
+  begin(state);
   fill(sums, a.queries * a.head_dim, 0.0f);
-  const std::int64_t end = a.first_position + a.queries;  // keys that the last query sees
-  for (std::int64_t first_key = 0; first_key < end; first_key += kTile) {
-    const std::int64_t kv = first_key * a.kv_stride, count = smaller(kTile, end - first_key);
-    transpose_tile(a.k + kv, a.kv_stride, count, a.head_dim, keys);
-    pack_tile(a.v + kv, a.kv_stride, count, a.head_dim, values);
-    const std::int64_t first_query =
-        first_key > a.first_position ? first_key - a.first_position : 0;
-    for (std::int64_t i = first_query; i < a.queries; i += 16) {
-      const std::int64_t rows = smaller(16, a.queries - i);
-      // Keys of the tile that row i sees; the next row sees one more.
-      const std::int64_t visible = a.first_position + i + 1 - first_key;
-      const std::int64_t vectors = vectors_for(smaller(kTile, visible + rows - 1));
-      multiply_add(rows, vectors, {a.q + i * a.q_stride, a.q_stride, 1}, keys, kTile, a.head_dim,
-                   scores, kTile, false);
-      for (std::int64_t r = 0; r < rows; ++r) {
-        const Lanes correction =
-            softmax_step(scores + r * kTile, smaller(kTile, visible + r), a.scale, state[i + r]);
-        scale_row(sums + (i + r) * a.head_dim, a.head_dim, correction);
-      }
-      add_values(scores, rows, visible, values, a.head_dim, sums + i * a.head_dim);
+  transpose_tile(a.q, a.q_stride, a.queries, a.head_dim, queries);
+  const std::int64_t offset = a.first_position % kTile, vectors = vectors_for(a.queries);
+  const float scale = a.scale * kLog2E;
+  for (std::int64_t first = 0; first <= a.first_position; first += kTile) {
+    const bool diagonal = first + kTile > a.first_position;
+    const std::int64_t count = diagonal ? offset + a.queries : kTile;
+    Factor keys{nullptr, a.kv_stride, 1};
+    if constexpr (kWiden) {
+      pack_tile(k + first * a.kv_stride, a.kv_stride, count, a.head_dim, widened);
+      keys = {widened, a.head_dim, 1};
+    } else {
+      keys.data = k + first * a.kv_stride;
+    }
+    pack_tile(v + first * a.kv_stride, a.kv_stride, count, a.head_dim, values);
+    const std::int64_t next = smaller(kTile, a.first_position + a.queries - (first + kTile));
+    prefetch_tile(k + (first + kTile) * a.kv_stride, a.kv_stride, next, a.head_dim);
+    if (diagonal) {
+      diagonal_scores(keys, count, queries, vectors, offset, a.head_dim, p);
+    } else {
+      product<Start::zero>(count, vectors, keys, queries, kTile, a.head_dim, {p, kTile});
+    }
+    prefetch_tile(v + (first + kTile) * a.kv_stride, a.kv_stride, next, a.head_dim);
+    for (std::int64_t i = 0; i < a.queries; i += 16) {
+      softmax_columns(p + i, diagonal ? smaller(count, offset + i + 16) : count,
+                      diagonal ? offset + i : count, scale, state.peak + i, state.total + i,
+                      state.carry + i);
+    }
+    const Factor weights{p, 1, kTile};
+    const Target out{sums, a.head_dim, state.carry};
+    if (diagonal) {
+      product<Start::scale, Terms::rising>(a.queries, a.head_dim / 16, weights, values, a.head_dim,
+                                           offset + 1, out);
+    } else {
+      product<Start::scale>(a.queries, a.head_dim / 16, weights, values, a.head_dim, kTile, out);
     }
   }
   for (std::int64_t i = 0; i < a.queries; ++i) {
-    const float total = sum_lanes(state[i].sum);
+    const Lanes total = set1(state.total[i]);
     for (std::int64_t e = 0; e < a.head_dim; e += 16) {
-      store(a.out + i * a.q_stride + e, load(sums + i * a.head_dim + e) / set1(total));
+      store(a.out + i * a.q_stride + e, load(sums + i * a.head_dim + e) / total);
+    }
+    if (a.logsumexp != nullptr) a.logsumexp[i] = log_sum_exp(state.peak[i], state.total[i]);
+  }
+}
+
+void attention_block(const AttentionBlock& a) {
+  if (a.half) {
+    attend_block(a, static_cast<const std::uint16_t*>(a.k), static_cast<const std::uint16_t*>(a.v));
+  } else {
+    attend_block(a, static_cast<const float*>(a.k), static_cast<const float*>(a.v));
+  }
+}
+
+// As softmax_columns, for one row of scores with the keys across the lanes. `offset` is minus the
+// peak. Returns `total` with the weights added.
+inline float softmax_row(float* s, std::int64_t keys, float scale, float offset, float total) {
+  Lanes p[kTile / 16];
+  for (auto& lanes : p) lanes = zero();
+  each_lanes(keys, [&](std::int64_t j, auto part) {
+    p[j / 16] = exp2(fma(load(s + j, part, set1(-__builtin_inff())), set1(scale), set1(offset)));
+    store(s + j, p[j / 16]);
+  });
+  float sums[kTile / 16];
+  sum4(p, sums);
+  for (const float sum : sums) total += sum;
+  return total;
+}
+
+// 16 keys at a time: transposed[e * kTile + j] = rows[j][e].
+void transpose_keys(const float* rows, std::int64_t stride, std::int64_t count,
+                    std::int64_t head_dim, float* transposed) {
+  transpose_tile(rows, stride, count, head_dim, transposed);
+}
+void transpose_keys(const std::uint16_t* rows, std::int64_t stride, std::int64_t count,
+                    std::int64_t head_dim, float* transposed) {
+  alignas(64) float widened[16 * kMaxHeadDim];
+  for (std::int64_t j = 0; j < count; j += 16) {
+    const std::int64_t some = smaller(16, count - j);
+    pack_tile(rows + j * stride, stride, some, head_dim, widened);
+    transpose_tile(widened, head_dim, some, head_dim, transposed + j);
+  }
+}
+
+template <typename Element>
+void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
+  alignas(64) float keys[kMaxHeadDim * kTile];  // one tile, transposed
+  alignas(64) float sums[kTokenHeads * kMaxHeadDim], scores[kTokenHeads * kTile];
+  alignas(64) float largest[kTokenHeads];
+  SoftmaxState state;
+  begin(state);
+  fill(sums, a.heads * a.head_dim, 0.0f);
+  fill(largest, kTokenHeads, 0.0f);
+  const float scale = a.scale * kLog2E;
+  for (std::int64_t first = 0; first <= a.position; first += kTile) {
+    const std::int64_t at = first * a.kv_stride, count = smaller(kTile, a.position + 1 - first);
+    transpose_keys(k + at, a.kv_stride, count, a.head_dim, keys);
+    product<Start::zero>(a.heads, vectors_for(count), {a.q, a.head_dim, 1}, keys, kTile, a.head_dim,
+                         {scores, kTile});
+    for (std::int64_t h = 0; h < a.heads; ++h) {
+      const Lanes lowest = set1(-__builtin_inff());
+      Lanes most = lowest;
+      each_lanes(count, [&](std::int64_t j, auto part) {
+        most = max(most, load(scores + h * kTile + j, part, lowest));
+      });
+      largest[h] = max_lane(most);
+    }
+    raise_peak(load(largest), scale, state.peak, state.carry);
+    for (std::int64_t h = 0; h < a.heads; ++h) {
+      state.total[h] = softmax_row(scores + h * kTile, count, scale, 0.0f - state.peak[h],
+                                   state.total[h] * state.carry[h]);
+    }
+    product<Start::scale>(a.heads, a.head_dim / 16, {scores, kTile, 1}, v + at, a.kv_stride, count,
+                          {sums, a.head_dim, state.carry});
+  }
+  for (std::int64_t h = 0; h < a.heads; ++h) {
+    for (std::int64_t e = 0; e < a.head_dim; e += 16) {
+      store(a.out + h * a.head_dim + e, load(sums + h * a.head_dim + e) / set1(state.total[h]));
     }
     if (a.logsumexp != nullptr) {
-      a.logsumexp[i] = static_cast<float>(static_cast<double>(state[i].largest) +
-                                          __builtin_log(static_cast<double>(total)));
+      a.logsumexp[h * a.logsumexp_stride] = log_sum_exp(state.peak[h], state.total[h]);
     }
   }
 }
 
-// One query's row: from raw scores s and raw dp = dout · v to p = exp(scale s - logsumexp) and ds =
-// p (dp - delta) scale, zero where masked.
-inline void softmax_backward(float* s, float* dp, std::int64_t visible, std::int64_t columns,
-                             float scale, float logsumexp, float delta) {
-  for (std::int64_t j = 0; j < columns; j += 16) {
-    Lanes p = exp(fma(load(s + j), set1(scale), set1(-logsumexp)));
-    Lanes ds = (p * (load(dp + j) - set1(delta))) * set1(scale);
-    if (j + 16 > visible) {
-      const bool some = j < visible;
-      p = some ? blend_first(First{static_cast<int>(visible - j)}, p, zero()) : zero();
-      ds = some ? blend_first(First{static_cast<int>(visible - j)}, ds, zero()) : zero();
-    }
-    store(s + j, p);
-    store(dp + j, ds);
-  }
-}
-
-inline float dot_row(const float* a, const float* b, std::int64_t n) {
-  Lanes sum = zero();
-  for (std::int64_t e = 0; e < n; e += 16) sum = fma(load(a + e), load(b + e), sum);
-  return sum_lanes(sum);
-}
-
-// One tile of keys with its sums of gradients, [kTile, head_dim] or transposed.
-struct alignas(64) KeyTile {
-  float keys[kTile * kMaxHeadDim];
-  float keys_transposed[kMaxHeadDim * kTile], values_transposed[kMaxHeadDim * kTile];
-  float dk[kTile * kMaxHeadDim], dv[kTile * kMaxHeadDim];
-  std::int64_t first, count;
-};
-
-// Adds what the queries first .. first + queries - 1 of one head give to the tile's dk and dv and
-// to dq. On the diagonal, what is masked is left out by groups of 16; within a group it counts as
-// zero.
-void attend_backward(const AttentionBackward& a, std::int64_t head, std::int64_t first,
-                     std::int64_t queries, KeyTile& tile) {
-  alignas(64) float p[kTile * kTile], ds[kTile * kTile];
-  alignas(64) float q[kTile * kMaxHeadDim], dout[kTile * kMaxHeadDim];
-  const std::int64_t at = first * a.q_stride + head * a.head_dim, e = a.head_dim;
-  const std::int64_t lead = first - tile.first;  // 0 on the diagonal, else at least kTile
-  pack_tile(a.q + at, a.q_stride, queries, e, q);
-  pack_tile(a.dout + at, a.q_stride, queries, e, dout);
-  for (std::int64_t i = 0; i < queries; i += 16) {
-    const std::int64_t rows = smaller(16, queries - i);
-    const std::int64_t columns = smaller(tile.count, lead + i + 16);
-    float *row_p = p + i * kTile, *row_ds = ds + i * kTile;
-    multiply_add(rows, vectors_for(columns), {q + i * e, e, 1}, tile.keys_transposed, kTile, e,
-                 row_p, kTile, false);
-    multiply_add(rows, vectors_for(columns), {dout + i * e, e, 1}, tile.values_transposed, kTile, e,
-                 row_ds, kTile, false);
-    for (std::int64_t r = 0; r < rows; ++r) {
-      softmax_backward(row_p + r * kTile, row_ds + r * kTile, smaller(tile.count, lead + i + r + 1),
-                       columns, a.scale, a.logsumexp[head * a.tokens + first + i + r],
-                       dot_row(dout + (i + r) * e, a.out + at + (i + r) * a.q_stride, e));
-    }
-    multiply_add(rows, e / 16, {row_ds, kTile, 1}, tile.keys, e, columns,
-                 a.dq + at + i * a.q_stride, a.q_stride, true);
-  }
-  for (std::int64_t j = 0; j < tile.count; j += 16) {
-    const std::int64_t rows = smaller(16, tile.count - j);
-    const std::int64_t skip = lead == 0 ? smaller(j, queries) : 0;
-    multiply_add(rows, e / 16, {p + skip * kTile + j, 1, kTile}, dout + skip * e, e, queries - skip,
-                 tile.dv + j * e, e, true);
-    multiply_add(rows, e / 16, {ds + skip * kTile + j, 1, kTile}, q + skip * e, e, queries - skip,
-                 tile.dk + j * e, e, true);
-  }
-}
-
-void attention_backward(const AttentionBackward& a) {
-  KeyTile tile;
-  for (std::int64_t t = 0; t < a.tokens; ++t)
-    fill(a.dq + t * a.q_stride, a.heads * a.head_dim, 0.0f);
-  for (tile.first = 0; tile.first < a.tokens; tile.first += kTile) {
-    tile.count = smaller(kTile, a.tokens - tile.first);
-    const std::int64_t kv = tile.first * a.kv_stride;
-    pack_tile(a.k + kv, a.kv_stride, tile.count, a.head_dim, tile.keys);
-    transpose_tile(tile.keys, a.head_dim, tile.count, a.head_dim, tile.keys_transposed);
-    transpose_tile(a.v + kv, a.kv_stride, tile.count, a.head_dim, tile.values_transposed);
-    fill(tile.dk, tile.count * a.head_dim, 0.0f);
-    fill(tile.dv, tile.count * a.head_dim, 0.0f);
-    for (std::int64_t head = 0; head < a.heads; ++head) {
-      for (std::int64_t first = tile.first; first < a.tokens; first += kTile) {
-        attend_backward(a, head, first, smaller(kTile, a.tokens - first), tile);
-      }
-    }
-    for (std::int64_t i = 0; i < tile.count; ++i) {
-      for (std::int64_t e = 0; e < a.head_dim; e += 16) {
-        store(a.dk + kv + i * a.kv_stride + e, load(tile.dk + i * a.head_dim + e));
-        store(a.dv + kv + i * a.kv_stride + e, load(tile.dv + i * a.head_dim + e));
-      }
-    }
+void attention_token(const AttentionToken& a) {
+  if (a.half) {
+    attend_token(a, static_cast<const std::uint16_t*>(a.k), static_cast<const std::uint16_t*>(a.v));
+  } else {
+    attend_token(a, static_cast<const float*>(a.k), static_cast<const float*>(a.v));
   }
 }
 

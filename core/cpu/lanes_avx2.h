@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace bitnet::cpu {
 namespace {
 
@@ -12,8 +14,10 @@ struct Lanes {
   __m256 lo, hi;  // lanes 0 .. 7 and 8 .. 15
 };
 
-constexpr int kTileRows = 3, kTileOutputs = 2;    // of linear: 12 registers of accumulators
-constexpr int kGroupRows = 4, kGroupVectors = 1;  // of multiply_add: 8 registers
+constexpr int kTileRows = 3, kTileOutputs = 2;  // of linear: 12 registers of accumulators
+// Of a product: 12 registers of accumulators. The rows that go with a vector.
+constexpr int kGroupVectors = 1;
+constexpr int kGroupRows[kGroupVectors] = {6};
 
 // The first `count` lanes of a row's end, count in 1 .. 15.
 struct First {
@@ -55,6 +59,20 @@ inline void store(float* p, First part, Lanes a) {
   _mm256_maskstore_ps(p + 8, mask.hi, a.hi);
 }
 
+// fp16, widened exactly; narrowed to nearest even.
+inline __m256 load8(const std::uint16_t* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline void store8(std::uint16_t* p, __m256 a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p),
+                   _mm256_cvtps_ph(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
+inline Lanes load(const std::uint16_t* p) { return {load8(p), load8(p + 8)}; }
+inline void store(std::uint16_t* p, Lanes a) {
+  store8(p, a.lo);
+  store8(p + 8, a.hi);
+}
+
 inline Lanes operator+(Lanes a, Lanes b) {
   return {_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
@@ -91,6 +109,18 @@ inline __m256 power_of_two(__m256 n) {
   return _mm256_castsi256_ps(_mm256_slli_epi32(biased, 23));
 }
 inline Lanes power_of_two(Lanes n) { return {power_of_two(n.lo), power_of_two(n.hi)}; }
+
+// x < limit ? 0 : a * b
+inline Lanes multiply_unless_below(Lanes x, Lanes limit, Lanes a, Lanes b) {
+  return select_less(x, limit, set1(0.0f), a * b);
+}
+// 2^n of kExp2Shift + n, n in -126 .. 128.
+inline __m256 shift_to_exponent(__m256 shifted) {
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
+}
+inline Lanes shift_to_exponent(Lanes shifted) {
+  return {shift_to_exponent(shifted.lo), shift_to_exponent(shifted.hi)};
+}
 
 // Lanes l + (l + 4) of two vectors of 8, side by side.
 inline __m256 join4(__m256 a, __m256 b) {

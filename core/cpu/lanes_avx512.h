@@ -5,6 +5,8 @@
 
 #include <immintrin.h>
 
+#include <cstdint>
+
 namespace bitnet::cpu {
 namespace {
 
@@ -12,8 +14,10 @@ struct Lanes {
   __m512 v;
 };
 
-constexpr int kTileRows = 6, kTileOutputs = 4;    // of linear: 24 accumulators
-constexpr int kGroupRows = 4, kGroupVectors = 4;  // of multiply_add: 16 accumulators
+constexpr int kTileRows = 6, kTileOutputs = 4;  // of linear: 24 accumulators
+// Of a product: up to 24 accumulators. The rows that go with 1 to 4 vectors.
+constexpr int kGroupVectors = 4;
+constexpr int kGroupRows[kGroupVectors] = {16, 8, 8, 6};
 
 // The first `count` lanes of a row's end, count in 1 .. 15.
 struct First {
@@ -32,6 +36,15 @@ inline Lanes load(const float* p, First part, Lanes fill) {
 inline void store(float* p, Lanes a) { _mm512_storeu_ps(p, a.v); }
 inline void store(float* p, All, Lanes a) { store(p, a); }
 inline void store(float* p, First part, Lanes a) { _mm512_mask_storeu_ps(p, mask_of(part), a.v); }
+
+// fp16, widened exactly; narrowed to nearest even.
+inline Lanes load(const std::uint16_t* p) {
+  return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)))};
+}
+inline void store(std::uint16_t* p, Lanes a) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p),
+                      _mm512_cvtps_ph(a.v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+}
 
 inline Lanes operator+(Lanes a, Lanes b) { return {_mm512_add_ps(a.v, b.v)}; }
 inline Lanes operator-(Lanes a, Lanes b) { return {_mm512_sub_ps(a.v, b.v)}; }
@@ -54,6 +67,15 @@ inline Lanes round_even(Lanes a) {
 inline Lanes power_of_two(Lanes n) {
   const __m512i biased = _mm512_add_epi32(_mm512_cvtps_epi32(n.v), _mm512_set1_epi32(127));
   return {_mm512_castsi512_ps(_mm512_slli_epi32(biased, 23))};
+}
+
+// x < limit ? 0 : a * b
+inline Lanes multiply_unless_below(Lanes x, Lanes limit, Lanes a, Lanes b) {
+  return {_mm512_maskz_mul_ps(_mm512_cmp_ps_mask(x.v, limit.v, _CMP_NLT_UQ), a.v, b.v)};
+}
+// 2^n of kExp2Shift + n, n in -126 .. 128.
+inline Lanes shift_to_exponent(Lanes shifted) {
+  return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(shifted.v), 23))};
 }
 
 // Lanes l + (l + 8) of two vectors, side by side; then l + (l + 4) of two such, one vector in each

@@ -21,6 +21,10 @@ inline void each_lanes(std::int64_t n, const Body& body) {
 
 inline Lanes zero() { return set1(0.0f); }
 
+// x, with `fill` beyond a row's end.
+inline Lanes padded(All, Lanes x, Lanes) { return x; }
+inline Lanes padded(First part, Lanes x, Lanes fill) { return blend_first(part, x, fill); }
+
 inline float sum_lanes(Lanes x) {
   const Lanes four[4] = {x, zero(), zero(), zero()};
   float sums[4];

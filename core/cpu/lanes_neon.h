@@ -5,6 +5,8 @@
 
 #include <arm_neon.h>
 
+#include <cstdint>
+
 namespace bitnet::cpu {
 namespace {
 
@@ -12,8 +14,10 @@ struct Lanes {
   float32x4_t a, b, c, d;  // lanes 0 .. 3, 4 .. 7, 8 .. 11, 12 .. 15
 };
 
-constexpr int kTileRows = 3, kTileOutputs = 2;    // of linear: 24 registers of accumulators
-constexpr int kGroupRows = 4, kGroupVectors = 1;  // of multiply_add: 16 registers
+constexpr int kTileRows = 3, kTileOutputs = 2;  // of linear: 24 registers of accumulators
+// Of a product: 24 registers of accumulators. The rows that go with a vector.
+constexpr int kGroupVectors = 1;
+constexpr int kGroupRows[kGroupVectors] = {6};
 
 // The first `count` lanes of a row's end, count in 1 .. 15.
 struct First {
@@ -47,10 +51,32 @@ inline void store(float* p, First part, Lanes x) {
   store(lanes, x);
   for (int i = 0; i < part.count; ++i) p[i] = lanes[i];
 }
+inline uint32x4_t first_lanes(int count) {  // all ones in the first `count` of four lanes
+  const std::int32_t lanes[4] = {0, 1, 2, 3};
+  return vcgtq_s32(vdupq_n_s32(count), vld1q_s32(lanes));
+}
 inline Lanes blend_first(First part, Lanes first, Lanes rest) {
-  float lanes[16];
-  store(lanes, first);
-  return load(lanes, part, rest);
+  return {vbslq_f32(first_lanes(part.count), first.a, rest.a),
+          vbslq_f32(first_lanes(part.count - 4), first.b, rest.b),
+          vbslq_f32(first_lanes(part.count - 8), first.c, rest.c),
+          vbslq_f32(first_lanes(part.count - 12), first.d, rest.d)};
+}
+
+// fp16, widened exactly; narrowed to nearest even.
+inline float32x4_t load4(const std::uint16_t* p) {
+  return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+inline void store4(std::uint16_t* p, float32x4_t x) {
+  vst1_u16(p, vreinterpret_u16_f16(vcvt_f16_f32(x)));
+}
+inline Lanes load(const std::uint16_t* p) {
+  return {load4(p), load4(p + 4), load4(p + 8), load4(p + 12)};
+}
+inline void store(std::uint16_t* p, Lanes x) {
+  store4(p, x.a);
+  store4(p + 4, x.b);
+  store4(p + 8, x.c);
+  store4(p + 12, x.d);
 }
 
 inline Lanes operator+(Lanes x, Lanes y) {
@@ -95,6 +121,19 @@ inline float32x4_t power_of_two(float32x4_t n) {
 }
 inline Lanes power_of_two(Lanes n) {
   return {power_of_two(n.a), power_of_two(n.b), power_of_two(n.c), power_of_two(n.d)};
+}
+
+// x < limit ? 0 : a * b
+inline Lanes multiply_unless_below(Lanes x, Lanes limit, Lanes a, Lanes b) {
+  return select_less(x, limit, set1(0.0f), a * b);
+}
+// 2^n of kExp2Shift + n, n in -126 .. 128.
+inline float32x4_t shift_to_exponent(float32x4_t shifted) {
+  return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(shifted), 23));
+}
+inline Lanes shift_to_exponent(Lanes x) {
+  return {shift_to_exponent(x.a), shift_to_exponent(x.b), shift_to_exponent(x.c),
+          shift_to_exponent(x.d)};
 }
 
 // The tree down to two lanes: l + (l + 8), l + (l + 4), l + (l + 2).

@@ -7,7 +7,9 @@
 
 #include <algorithm>
 
+#include "core/cpu/cpu_backend.h"
 #include "core/cpu/cpu_backend_impl.h"
+#include "core/cpu/dense_backward.h"
 #include "core/cpu/float_kernels.h"
 
 namespace bitnet::cpu {
@@ -31,9 +33,20 @@ class OneThread {
   int before_;
 };
 
+// oneDNN takes the best instruction set of the processor, but no better one than BITNET_CPU_ISA
+// allows: else "avx2" would be measured against limits that its gradients do not keep to. One
+// choice for the process, before oneDNN's first use. Architectures that cannot choose have one set.
+void limit_instruction_set() {
+  const std::string isa = chosen_cpu_isa("");
+  if (isa == to_string(Isa::scalar)) dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
+  if (isa == to_string(Isa::avx2)) dnnl_set_max_cpu_isa(dnnl_cpu_isa_avx2);
+}
+
 // c [m, n] = a · b + beta c, row-major; a is [m, k], or [k, m] when `a_transposed`.
 void multiply(bool a_transposed, std::int64_t m, std::int64_t n, std::int64_t k, const float* a,
               std::int64_t a_stride, const float* b, float beta, float* c) {
+  static const bool limited = (limit_instruction_set(), true);
+  static_cast<void>(limited);
   const OneThread scope;
   const dnnl_status_t status =
       dnnl_sgemm(a_transposed ? 'T' : 'N', 'N', m, n, k, 1.0f, a, a_stride, b, n, beta, c, n);
@@ -42,11 +55,8 @@ void multiply(bool a_transposed, std::int64_t m, std::int64_t n, std::int64_t k,
                static_cast<int>(status));
 }
 
-struct LinearShape {
-  std::int64_t rows, outputs, inputs;  // M, N, K
-};
+}  // namespace
 
-// dx (+)= dy · w and dw += dyᵀ · x; dx or dw may be null, and then w or x.
 void dense_backward(const ThreadTeam& team, const LinearShape& s, const float* x, const float* w,
                     const float* dy, float* dx, bool accumulate_dx, float* dw) {
   const std::int64_t dx_tiles = dx == nullptr ? 0 : tile_count(s.rows, kGradientRows);
@@ -66,7 +76,6 @@ void dense_backward(const ThreadTeam& team, const LinearShape& s, const float* x
   });
 }
 
-// Checks the gradients' shapes against those of x [rows, K] and w [N, K].
 LinearShape check_backward(const Shape& x, const Shape& w, ConstTensorView dy, ConstTensorView dx,
                            ConstTensorView dw) {
   BITNET_CHECK(x.rank() == 2 && w.rank() == 2 && x[1] == w[1] && dy.shape() == (Shape{x[0], w[0]}),
@@ -78,8 +87,6 @@ LinearShape check_backward(const Shape& x, const Shape& w, ConstTensorView dy, C
                dw.shape().to_string(), w.to_string());
   return {x[0], w[0], x[1]};
 }
-
-}  // namespace
 
 void CpuBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
   BITNET_CHECK(x.shape().rank() == 2 && w.shape().rank() == 2 && x.dim(1) == w.dim(1) &&
@@ -105,31 +112,6 @@ void CpuBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
 void CpuBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
                                  TensorView dx, bool accumulate_dx, TensorView dw) {
   const LinearShape shape = check_backward(x.shape(), w.shape(), dy, dx, dw);
-  dense_backward(team_, shape, x.as<float>().data(), w.as<float>().data(), dy.as<float>().data(),
-                 dx.as<float>().data(), accumulate_dx, dw.as<float>().data());
-}
-
-// Straight-through estimator: the gradients of the dense product at the dequantised operands.
-void CpuBackend::bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
-                                     ConstTensorView packed, ConstTensorView weight_scale,
-                                     ConstTensorView dy, TensorView dx, bool accumulate_dx,
-                                     TensorView dw) {
-  BITNET_CHECK(packed.shape().rank() == 2, "packed weights are {}, expected [N / 4, K]",
-               packed.shape().to_string());
-  const Shape w_shape{packed.dim(0) * 4, packed.dim(1)};
-  const LinearShape shape = check_backward(codes.shape(), w_shape, dy, dx, dw);
-  const auto scratch = [](Scratch& memory, const Shape& s) {
-    return TensorView(reinterpret_cast<std::byte*>(memory.get<float>(s.elements())), DType::f32, s);
-  };
-  TensorView w, x;
-  if (dx) {
-    w = scratch(weight_scratch_, w_shape);
-    dequantize_weights(packed, weight_scale, w);
-  }
-  if (dw) {
-    x = scratch(input_scratch_, codes.shape());
-    dequantize_activations(codes, act_scale, x);
-  }
   dense_backward(team_, shape, x.as<float>().data(), w.as<float>().data(), dy.as<float>().data(),
                  dx.as<float>().data(), accumulate_dx, dw.as<float>().data());
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Quantisation and its way back, and what is counted in packed codes.
 #include <algorithm>
+#include <atomic>
 #include <bit>
 
 #include "core/cpu/cpu_backend_impl.h"
@@ -10,6 +11,8 @@
 
 namespace bitnet::cpu {
 namespace {
+
+constexpr std::int64_t kCheckedBytes = 1 << 18;  // of a task of valid_codes
 
 // The statistics of a stretch of weights that shares one scale.
 struct WeightStatistics {
@@ -47,6 +50,24 @@ WeightStatistics statistics_of(const IntegerKernels& kernels, const WeightQuanti
 }
 
 using SumKernel = double (*)(const float* w, std::int64_t count);
+using PackKernel = void (*)(const float* w, std::int64_t row_stride, std::int64_t columns,
+                            const float* constants, std::uint8_t* packed);
+
+// One packed row, as pack_ternary and pack_binary write it. Returns how many codes it changed.
+std::int64_t repack(PackKernel pack, const float* w, std::int64_t row_stride, std::int64_t columns,
+                    const float* constants, std::uint8_t* packed) {
+  constexpr std::int64_t kBlock = 1024;
+  std::uint8_t block[kBlock];
+  std::int64_t flips = 0;
+  for (std::int64_t c = 0; c < columns; c += kBlock) {
+    const std::int64_t count = std::min(kBlock, columns - c);
+    pack(w + c, row_stride, count, constants, block);
+    const auto bytes = static_cast<std::size_t>(count);
+    flips += count_flips({block, bytes}, {packed + c, bytes});
+    std::copy_n(block, count, packed + c);
+  }
+  return flips;
+}
 
 // Of one group, within a task. `scratch` has room for its elements if the measure is absmedian.
 WeightStatistics group_statistics(const IntegerKernels& kernels, const WeightQuantizer& q,
@@ -96,15 +117,23 @@ void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, Tenso
       "activations {}, codes {}, act_scale {}: expected [rows, K], [rows, K], [rows]",
       x.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string());
   const std::int64_t columns = x.dim(1);
-  const float* from = x.as<float>().data();
+  const bool widen = x.dtype() == DType::bf16;
+  const float* floats = widen ? nullptr : x.as<float>().data();
+  const auto* halves = reinterpret_cast<const std::uint16_t*>(x.raw());
   std::int8_t* to = codes.as<std::int8_t>().data();
   float* scale = act_scale.as<float>().data();
-  run_stretches(
-      team_, x.dim(0), rows_per_stretch(columns), [&](std::int64_t row, std::int64_t rows) {
-        for (std::int64_t t = row; t < row + rows; ++t) {
-          scale[t] = integer_->quantize_row(from + t * columns, columns, to + t * columns);
-        }
-      });
+  // A few large tasks for a large matrix: threads that touch one fresh page together each fill one.
+  constexpr std::int64_t kTasks = 64;
+  const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
+  run_stretches(team_, x.dim(0), std::max(rows_per_stretch(columns), x.dim(0) / kTasks),
+                [&](std::int64_t row, std::int64_t rows) {
+                  float* const widened = row_scratch.get();
+                  for (std::int64_t t = row; t < row + rows; ++t) {
+                    if (widen) widen_bf16(halves + t * columns, columns, widened);
+                    scale[t] = integer_->quantize_row(widen ? widened : floats + t * columns,
+                                                      columns, to + t * columns);
+                  }
+                });
 }
 
 void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
@@ -125,8 +154,8 @@ void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView a
                 });
 }
 
-void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                                  TensorView weight_scale) {
+std::int64_t CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w,
+                                          TensorView packed, TensorView weight_scale) {
   BITNET_CHECK(q.kind != LinearKind::float32, "a float linear layer has no codes");
   const PackedShape shape = packed_shape(packed, weight_scale);
   BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
@@ -142,7 +171,8 @@ void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, T
   const std::int64_t elements = w.elements();
   std::uint32_t* magnitudes =
       q.measure == ScaleMeasure::absmedian ? weight_scratch_.get<std::uint32_t>(elements) : nullptr;
-  const auto pack = q.kind == LinearKind::b158 ? integer_->pack_ternary : integer_->pack_binary;
+  const PackKernel pack =
+      q.kind == LinearKind::b158 ? integer_->pack_ternary : integer_->pack_binary;
   const std::int64_t row_stride = shape.quarter * shape.inputs;  // between the rows of a byte
 
   WeightStatistics whole{};
@@ -151,8 +181,10 @@ void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, T
                               reduction_scratch_.get<double>(tile_count(elements, kSumTile)));
     scales[0] = whole.scale;
   }
+  std::atomic<std::int64_t> flips = 0;
   run_stretches(team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
                 [&](std::int64_t first, std::int64_t count) {
+                  std::int64_t task_flips = 0;
                   for (std::int64_t r = first; r < first + count; ++r) {
                     for (std::int64_t g = 0; g < shape.groups; ++g) {
                       const std::int64_t start = r * shape.inputs + g * shape.group_size;
@@ -168,10 +200,13 @@ void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, T
                         }
                         constants[i] = pack_constant(q.kind, statistics);
                       }
-                      pack(weights + start, row_stride, shape.group_size, constants, bytes + start);
+                      task_flips += repack(pack, weights + start, row_stride, shape.group_size,
+                                           constants, bytes + start);
                     }
                   }
+                  flips += task_flips;
                 });
+  return flips;
 }
 
 void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
@@ -230,19 +265,16 @@ CodeCounts CpuBackend::count_codes(ConstTensorView packed) {
   return total;
 }
 
-std::int64_t CpuBackend::count_flips(ConstTensorView packed, ConstTensorView earlier) {
-  BITNET_CHECK(packed.elements() == earlier.elements(), "cannot compare codes {} with {}",
-               packed.shape().to_string(), earlier.shape().to_string());
-  const auto a = packed.as<std::uint8_t>(), b = earlier.as<std::uint8_t>();
-  const std::int64_t size = packed.elements(), tiles = tile_count(size, kStretch);
-  auto* flips = reduction_scratch_.get<std::int64_t>(tiles);
-  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
-    const auto start = static_cast<std::size_t>(first), n = static_cast<std::size_t>(count);
-    flips[first / kStretch] = bitnet::count_flips(a.subspan(start, n), b.subspan(start, n));
-  });
-  std::int64_t total = 0;
-  for (std::int64_t tile = 0; tile < tiles; ++tile) total += flips[tile];
-  return total;
+bool CpuBackend::valid_codes(ConstTensorView packed) {
+  const auto bytes = packed.as<std::uint8_t>();
+  std::atomic<bool> valid = true;
+  run_stretches(
+      team_, packed.elements(), kCheckedBytes, [&](std::int64_t first, std::int64_t count) {
+        const auto part =
+            bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
+        if (find_invalid_code(part) >= 0) valid = false;
+      });
+  return valid;
 }
 
 }  // namespace bitnet::cpu

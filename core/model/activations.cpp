@@ -56,8 +56,8 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
     }
   }
 
-  normed = make({rows, widest});
-  hidden_activation = make({rows, ffn});
+  if (mixed) normed = make({rows, widest});
+  if (!c.quantized_activations() || mixed) hidden_activation = make({rows, ffn});
   branch = make({rows, hidden});
   residual = make({rows, hidden});
   final_stats = make({rows, 2});
@@ -66,9 +66,9 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
   if (!keep_for_backward) return;
   d_residual = make({rows, hidden});
   d_branch = make({rows, hidden});
-  d_normed = make({rows, widest});
+  d_normed = make({rows, std::max(hidden, query)});
   d_input = make({rows, widest});
-  d_gate = make({rows, ffn});
+  if (c.gated_mlp) d_gate = make({rows, ffn});
   d_up = make({rows, ffn});
   d_q = make({rows, query});
   d_k = make({rows, kv});

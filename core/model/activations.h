@@ -69,19 +69,20 @@ class Activations {
   bool keeps_for_backward;
 
   // Shared by all layers.
-  Tensor normed;             // [rows, max(D, H * E, F)]
-  Tensor hidden_activation;  // [rows, F] activation(gate) * up
+  Tensor normed;             // [rows, max(D, H * E, F)], only with `mixed`
+  Tensor hidden_activation;  // [rows, F] activation(gate) * up, where products are in floats
   Tensor branch;             // [rows, D] a projection's output before the residual add
   Tensor residual;  // [rows, D] the last block's output, and what flows between blocks that keep
                     // nothing
   Tensor final_stats, final_normed;  // [rows, 2], [rows, D]
   Tensor logits;                     // [rows, V]
   // Gradients (only with keep_for_backward).
-  Tensor d_residual;         // [rows, D] flows through the whole backward pass
-  Tensor d_branch;           // [rows, D]
-  Tensor d_normed, d_input;  // [rows, max(D, H * E, F)]
-  Tensor d_gate, d_up;       // [rows, F]
-  Tensor d_q, d_k, d_v;      // like q, k, v
+  Tensor d_residual;     // [rows, D] flows through the whole backward pass
+  Tensor d_branch;       // [rows, D]
+  Tensor d_normed;       // [rows, max(D, H * E)]
+  Tensor d_input;        // [rows, max(D, H * E, F)]
+  Tensor d_gate, d_up;   // [rows, F]; d_gate is empty in a feed-forward without gate
+  Tensor d_q, d_k, d_v;  // like q, k, v
 
  private:
   std::vector<LayerActivations> layers_;

@@ -30,29 +30,37 @@ AttentionShape Attention::shape(const Pass& pass) const {
           .first_position = pass.first_position()};
 }
 
-void Attention::forward(Pass& pass, LayerActivations& l, TensorView y) const {
+void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residual,
+                        TensorView y) const {
   Backend& be = pass.backend;
   const AttentionShape s = shape(pass);
   const std::int64_t kv_width = kv_heads_ * head_dim_;
   TensorView q = pass.rows_of(l.q, heads_ * head_dim_);
   TensorView k = pass.rows_of(l.k, kv_width), v = pass.rows_of(l.v, kv_width);
   TensorView all_k = k, all_v = v;
-  if (pass.cache != nullptr) {  // new rows go straight to their place behind the cached ones
-    k = pass.cache->keys(layer_).rows(s.first_position, s.queries).reshaped({s.queries, kv_width});
-    v = pass.cache->values(layer_)
-            .rows(s.first_position, s.queries)
-            .reshaped({s.queries, kv_width});
+  TensorView new_k, new_v;  // their place behind the cached ones, in the cache's dtype
+  if (pass.cache != nullptr) {
+    const Shape new_rows{s.queries, kv_width};
+    new_k = pass.cache->keys(layer_).rows(s.first_position, s.queries).reshaped(new_rows);
+    new_v = pass.cache->values(layer_).rows(s.first_position, s.queries).reshaped(new_rows);
     all_k = pass.cache->keys(layer_).rows(0, s.keys);
     all_v = pass.cache->values(layer_).rows(0, s.keys);
   }
-  q_proj_.forward(pass, l.attn_in, q);
-  k_proj_.forward(pass, l.attn_in, k);
-  v_proj_.forward(pass, l.attn_in, v);
+  const bool converts = pass.cache != nullptr && pass.cache->dtype() != DType::f32;
+  if (pass.cache != nullptr && !converts) {  // computed in place
+    k = new_k;
+    v = new_v;
+  }
+  BitLinear::forward(pass, l.attn_in, {{q_proj_, q}, {k_proj_, k}, {v_proj_, v}});
 
   q = q.reshaped({s.batch, s.queries, heads_, head_dim_});
   k = k.reshaped({s.batch, s.queries, kv_heads_, head_dim_});
   be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
   be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
+  if (converts) {
+    be.convert(k, new_k);
+    be.convert(v, new_v);
+  }
 
   const Shape kv_shape{s.batch, s.keys, kv_heads_, head_dim_};
   const TensorView out = pass.rows_of(l.attn_out, heads_ * head_dim_);
@@ -61,7 +69,7 @@ void Attention::forward(Pass& pass, LayerActivations& l, TensorView y) const {
   be.attention(s, q, all_k.reshaped(kv_shape), all_v.reshaped(kv_shape), out.reshaped(q.shape()),
                logsumexp);
   sub_norm_.forward(pass, out, l.attn_sub_stats, l.o_in);
-  o_proj_.forward(pass, l.o_in, y);
+  BitLinear::forward(pass, l.o_in, {{o_proj_, y, residual}});
 }
 
 TensorView Attention::backward(Pass& pass, LayerActivations& l, ConstTensorView dy) const {
@@ -74,9 +82,9 @@ TensorView Attention::backward(Pass& pass, LayerActivations& l, ConstTensorView 
   const TensorView out = pass.rows_of(l.attn_out, width);
 
   const TensorView d_o_in = pass.rows_of(a.d_input, width);
-  o_proj_.backward(pass, l.o_in, dy, d_o_in, false);
-  const TensorView d_out =
-      sub_norm_.backward(pass, out, l.attn_sub_stats, d_o_in, pass.rows_of(a.d_normed, width));
+  BitLinear::backward(pass, l.o_in, {{o_proj_, dy}}, d_o_in);
+  const TensorView d_out = sub_norm_.backward(pass, out, l.attn_sub_stats, d_o_in,
+                                              pass.rows_of(a.d_normed, width), false);
 
   const TensorView dq = leading(a.d_q, q_shape), dk = leading(a.d_k, kv_shape),
                    dv = leading(a.d_v, kv_shape);
@@ -87,9 +95,11 @@ TensorView Attention::backward(Pass& pass, LayerActivations& l, ConstTensorView 
   be.rope(dk, pass.rope_table, 0, RopeDirection::backward);
 
   const TensorView dx = pass.rows_of(a.d_input, pass.config.hidden_size);
-  q_proj_.backward(pass, l.attn_in, dq.reshaped({pass.rows(), width}), dx, false);
-  k_proj_.backward(pass, l.attn_in, dk.reshaped({pass.rows(), kv_width}), dx, true);
-  v_proj_.backward(pass, l.attn_in, dv.reshaped({pass.rows(), kv_width}), dx, true);
+  BitLinear::backward(pass, l.attn_in,
+                      {{q_proj_, dq.reshaped({pass.rows(), width})},
+                       {k_proj_, dk.reshaped({pass.rows(), kv_width})},
+                       {v_proj_, dv.reshaped({pass.rows(), kv_width})}},
+                      dx);
   return dx;
 }
 

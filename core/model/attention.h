@@ -12,8 +12,8 @@ class Attention {
  public:
   Attention(const ModelConfig& config, Parameters& parameters, std::int64_t layer);
 
-  // Reads l.attn_in; y: [rows, D].
-  void forward(Pass& pass, LayerActivations& l, TensorView y) const;
+  // Reads l.attn_in; residual: [rows, D], added to y, or empty; y: [rows, D].
+  void forward(Pass& pass, LayerActivations& l, ConstTensorView residual, TensorView y) const;
   // dy: [rows, D]; returns the gradient by attn_in, [rows, D], in activations.d_input.
   TensorView backward(Pass& pass, LayerActivations& l, ConstTensorView dy) const;
 

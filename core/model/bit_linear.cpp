@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "core/model/bit_linear.h"
 
+#include <array>
+
 namespace bitnet {
 namespace {
 
@@ -21,7 +23,7 @@ ConstTensorView float_operand(const Parameter& weight, ProductMode mode) {
 
 TensorView Pass::apply_dropout(TensorView x, DropoutSite site, std::int64_t layer,
                                TensorView y) const {
-  if (dropout == nullptr || config.dropout == 0) return x;
+  if (!has_dropout()) return x;
   const std::uint64_t place =
       static_cast<std::uint64_t>(layer) * 4 + static_cast<std::uint64_t>(site);
   // Each place owns 2^44 numbers: more than the elements of a step.
@@ -36,57 +38,120 @@ void LinearInputNorm::forward(Pass& pass, ConstTensorView x, Tensor& stats,
                               LinearInput& input) const {
   Backend& be = pass.backend;
   const Shape shape{pass.rows(), width_};
-  // A float product reads the normed values themselves, now and in the backward pass; otherwise
-  // they are scratch.
-  const bool keep = !pass.config.quantized_activations();
+  x = x.reshaped(shape);
+  if (pass.mode == ProductMode::integer) {
+    const TensorView codes = leading(input.codes, shape),
+                     act_scale = leading(input.act_scale, {pass.rows()});
+    if (norm_)
+      be.norm_quantize(arguments(pass), x, codes, act_scale, stats_of(pass, stats));
+    else
+      be.quantize_activations(x, codes, act_scale);
+    return;
+  }
+  // A float product reads the normed values themselves, now and in the backward pass; a mixed one
+  // reads their mixture with the quantised ones.
+  const bool mixture = pass.config.quantized_activations();
+  const TensorView product_input = leading(input.x, shape);
   ConstTensorView normed = x;
   if (norm_) {
-    const TensorView target = leading(keep ? input.x : pass.activations.normed, shape);
+    const TensorView target = mixture ? leading(pass.activations.normed, shape) : product_input;
     be.norm(pass.config.norm_kind(), x, value_of(gain_),
-            static_cast<float>(pass.config.rms_norm_eps), target, leading(stats, {pass.rows(), 2}));
+            static_cast<float>(pass.config.rms_norm_eps), target, stats_of(pass, stats));
     normed = target;
-  } else if (keep) {
-    be.copy(x.reshaped(shape), leading(input.x, shape));
+  } else if (!mixture) {
+    be.copy(x, product_input);
   }
-  if (keep) return;
+  if (!mixture) return;
   const TensorView codes = leading(input.codes, shape),
                    act_scale = leading(input.act_scale, {pass.rows()});
-  be.quantize_activations(normed.reshaped(shape), codes, act_scale);
-  if (pass.mode == ProductMode::mixed) {
-    const TensorView mixture = leading(input.x, shape);
-    be.dequantize_activations(codes, act_scale, mixture);
-    be.blend(normed.reshaped(shape), mixture, pass.quantized_amount, mixture);
+  be.quantize_activations(normed, codes, act_scale);
+  be.dequantize_activations(codes, act_scale, product_input);
+  be.blend(normed, product_input, pass.quantized_amount, product_input);
+}
+
+void LinearInputNorm::forward_activation(Pass& pass, ConstTensorView gate, ConstTensorView up,
+                                         Tensor& stats, LinearInput& input) const {
+  const Activation activation = pass.config.activation();
+  if (pass.mode == ProductMode::integer) {
+    pass.backend.gated_activation_quantize(
+        activation, gate, up, arguments(pass), leading(input.codes, {pass.rows(), width_}),
+        leading(input.act_scale, {pass.rows()}), stats_of(pass, stats));
+    return;
   }
+  const TensorView x = pass.rows_of(pass.activations.hidden_activation, width_);
+  pass.backend.gated_activation(activation, gate, up, x);
+  forward(pass, x, stats, input);
 }
 
 TensorView LinearInputNorm::backward(Pass& pass, ConstTensorView x, Tensor& stats,
-                                     TensorView d_input, TensorView dx) const {
+                                     TensorView d_input, TensorView dx, bool accumulate_dx) const {
   if (!norm_) return d_input;
-  pass.backend.norm_backward(pass.config.norm_kind(), x, value_of(gain_),
-                             leading(stats, {pass.rows(), 2}), d_input, dx, gradient_of(gain_));
+  pass.backend.norm_backward(pass.config.norm_kind(), x, value_of(gain_), stats_of(pass, stats),
+                             d_input, dx, accumulate_dx, gradient_of(gain_));
   return dx;
 }
 
-void BitLinear::forward(Pass& pass, LinearInput& input, TensorView y) const {
-  const Shape shape{pass.rows(), inputs()};
+void LinearInputNorm::backward_activation(Pass& pass, ConstTensorView gate, ConstTensorView up,
+                                          Tensor& stats, ConstTensorView d_input, TensorView d_gate,
+                                          TensorView d_up) const {
+  const Activation activation = pass.config.activation();
+  if (norm_)
+    pass.backend.gated_activation_norm_backward(activation, gate, up, arguments(pass),
+                                                stats_of(pass, stats), d_input, d_gate, d_up,
+                                                gradient_of(gain_));
+  else
+    pass.backend.gated_activation_backward(activation, gate, up, d_input, d_gate, d_up);
+}
+
+NormArguments LinearInputNorm::arguments(const Pass& pass) const {
+  return {pass.config.norm_kind(), value_of(gain_), static_cast<float>(pass.config.rms_norm_eps)};
+}
+
+// [rows, 2], or empty without a norm.
+TensorView LinearInputNorm::stats_of(const Pass& pass, Tensor& stats) const {
+  return norm_ ? leading(stats, {pass.rows(), 2}) : TensorView();
+}
+
+void BitLinear::forward(Pass& pass, LinearInput& input, std::initializer_list<Output> outputs) {
+  const Shape shape{pass.rows(), outputs.begin()->projection.inputs()};
   if (pass.mode == ProductMode::integer) {
+    std::array<BitLinearProduct, kMaxProjections> products;
+    std::size_t count = 0;
+    for (const Output& o : outputs) {
+      const Parameter& w = *o.projection.weight_;
+      products[count++] = {w.packed, w.weight_scale, o.y, o.residual};
+    }
     pass.backend.bit_linear(leading(input.codes, shape), leading(input.act_scale, {pass.rows()}),
-                            weight_->packed, weight_->weight_scale, y);
-  } else {
-    pass.backend.linear(leading(input.x, shape), float_operand(*weight_, pass.mode), y);
+                            std::span(products.data(), count));
+    return;
+  }
+  for (const Output& o : outputs) {
+    const TensorView y = o.residual ? pass.rows_of(pass.activations.branch, o.y.dim(1)) : o.y;
+    pass.backend.linear(leading(input.x, shape), float_operand(*o.projection.weight_, pass.mode),
+                        y);
+    if (o.residual) pass.backend.add(o.residual, y, o.y);
   }
 }
 
-void BitLinear::backward(Pass& pass, LinearInput& input, ConstTensorView dy, TensorView dx,
-                         bool accumulate_dx) const {
-  const Shape shape{pass.rows(), inputs()};
+void BitLinear::backward(Pass& pass, LinearInput& input, std::initializer_list<Gradient> gradients,
+                         TensorView dx) {
+  const Shape shape{pass.rows(), gradients.begin()->projection.inputs()};
   if (pass.mode == ProductMode::integer) {
+    std::array<BitLinearGradient, kMaxProjections> products;
+    std::size_t count = 0;
+    for (const Gradient& g : gradients) {
+      Parameter& w = *g.projection.weight_;
+      products[count++] = {w.packed, w.weight_scale, g.dy, w.gradient};
+    }
     pass.backend.bit_linear_backward(
-        leading(input.codes, shape), leading(input.act_scale, {pass.rows()}), weight_->packed,
-        weight_->weight_scale, dy, dx, accumulate_dx, weight_->gradient);
-  } else {
-    pass.backend.linear_backward(leading(input.x, shape), float_operand(*weight_, pass.mode), dy,
-                                 dx, accumulate_dx, weight_->gradient);
+        leading(input.codes, shape), leading(input.act_scale, {pass.rows()}),
+        std::span(products.data(), count), pass.gradient_precision, dx);
+    return;
+  }
+  for (const Gradient& g : gradients) {
+    Parameter& w = *g.projection.weight_;
+    pass.backend.linear_backward(leading(input.x, shape), float_operand(w, pass.mode), g.dy, dx,
+                                 &g != gradients.begin(), w.gradient);
   }
 }
 

@@ -8,6 +8,8 @@
 // x̂.
 #pragma once
 
+#include <initializer_list>
+
 #include "core/model/parameters.h"
 #include "core/model/pass.h"
 
@@ -23,12 +25,21 @@ class LinearInputNorm {
 
   // x: [rows, K]; fills stats and `input`.
   void forward(Pass& pass, ConstTensorView x, Tensor& stats, LinearInput& input) const;
-  // d_input: gradient of the loss by the quantised input; dx overwritten, gain's gradient +=.
-  // Without a norm the gradient passes unchanged, and d_input itself is returned.
+  // The same of x = activation(gate) * up, [rows, K]; `up` may be empty.
+  void forward_activation(Pass& pass, ConstTensorView gate, ConstTensorView up, Tensor& stats,
+                          LinearInput& input) const;
+  // d_input: gradient of the loss by the quantised input; dx overwritten or added to, gain's
+  // gradient +=. Without a norm the gradient passes unchanged, and d_input itself is returned.
   TensorView backward(Pass& pass, ConstTensorView x, Tensor& stats, TensorView d_input,
-                      TensorView dx) const;
+                      TensorView dx, bool accumulate_dx) const;
+  // The gradients by gate and up; `d_up` empty with `up`.
+  void backward_activation(Pass& pass, ConstTensorView gate, ConstTensorView up, Tensor& stats,
+                           ConstTensorView d_input, TensorView d_gate, TensorView d_up) const;
 
  private:
+  NormArguments arguments(const Pass& pass) const;
+  TensorView stats_of(const Pass& pass, Tensor& stats) const;
+
   bool norm_;
   Parameter* gain_;
   std::int64_t width_;
@@ -38,14 +49,26 @@ class BitLinear {
  public:
   explicit BitLinear(Parameter& weight) : weight_(&weight) {}
 
-  std::int64_t inputs() const { return weight_->spec.shape[1]; }
+  // One of the projections of a shared input.
+  struct Output {
+    const BitLinear& projection;
+    TensorView y;                   // [rows, N]
+    ConstTensorView residual = {};  // [rows, N], added to y; or empty. y may be residual.
+  };
+  struct Gradient {
+    const BitLinear& projection;
+    ConstTensorView dy;  // [rows, N]
+  };
+  static constexpr std::size_t kMaxProjections = 3;  // of one input: q, k and v
 
-  void forward(Pass& pass, LinearInput& input, TensorView y) const;  // y: [rows, N]
-  // dx: [rows, K], overwritten or added to; the weight's gradient +=.
-  void backward(Pass& pass, LinearInput& input, ConstTensorView dy, TensorView dx,
-                bool accumulate_dx) const;
+  static void forward(Pass& pass, LinearInput& input, std::initializer_list<Output> outputs);
+  // dx: [rows, K], overwritten with the sum over the projections; the weights' gradients +=.
+  static void backward(Pass& pass, LinearInput& input, std::initializer_list<Gradient> gradients,
+                       TensorView dx);
 
  private:
+  std::int64_t inputs() const { return weight_->spec.shape[1]; }
+
   Parameter* weight_;
 };
 

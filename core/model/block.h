@@ -18,8 +18,10 @@ class Block {
   void backward(Pass& pass) const;
 
  private:
-  void branch_backward(Pass& pass, const LinearInputNorm& norm, TensorView x, Tensor& stats,
-                       TensorView d_normed) const;
+  // y = x + dropout(branch(l.*_in)), where the branch adds its residual itself.
+  template <typename Branch>
+  void add_branch(Pass& pass, const Branch& branch, DropoutSite site, ConstTensorView x,
+                  TensorView y) const;
 
   std::int64_t layer_;
   LinearInputNorm attn_norm_, ffn_norm_;

@@ -13,16 +13,12 @@ class FeedForward {
  public:
   FeedForward(const ModelConfig& config, Parameters& parameters, std::int64_t layer);
 
-  // Reads l.ffn_in; y: [rows, D].
-  void forward(Pass& pass, LayerActivations& l, TensorView y) const;
+  // Reads l.ffn_in; residual: [rows, D], added to y, or empty; y: [rows, D].
+  void forward(Pass& pass, LayerActivations& l, ConstTensorView residual, TensorView y) const;
   // dy: [rows, D]; returns the gradient by ffn_in, [rows, D], in activations.d_input.
   TensorView backward(Pass& pass, LayerActivations& l, ConstTensorView dy) const;
 
  private:
-  // activation(gate) * up into activations.hidden_activation; the backward pass makes it again
-  // instead of keeping it.
-  TensorView activate(Pass& pass, LayerActivations& l) const;
-
   std::int64_t width_;
   std::optional<BitLinear> gate_proj_;
   BitLinear up_proj_, down_proj_;

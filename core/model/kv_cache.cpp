@@ -3,15 +3,22 @@
 
 namespace bitnet {
 
-KvCache::KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity)
-    : capacity_(capacity) {
+std::int64_t kv_cache_bytes(const ModelConfig& config, std::int64_t tokens, DType dtype) {
+  const std::int64_t width = config.kv_heads() * config.head_size();
+  return 2 * config.num_hidden_layers * tokens * width * size_of(dtype);
+}
+
+KvCache::KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity, DType dtype)
+    : capacity_(capacity), dtype_(dtype) {
   BITNET_CHECK(capacity >= 1 && capacity <= config.max_position_embeddings,
                "a cache of {} tokens, expected 1 to max_position_embeddings = {}", capacity,
                config.max_position_embeddings);
+  BITNET_CHECK(dtype == DType::f32 || dtype == DType::f16, "a cache of {}, expected f32 or f16",
+               to_string(dtype));
   const Shape shape{capacity, config.kv_heads(), config.head_size()};
   for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    keys_.push_back(backend.make_tensor(DType::f32, shape));
-    values_.push_back(backend.make_tensor(DType::f32, shape));
+    keys_.push_back(backend.make_tensor(dtype, shape));
+    values_.push_back(backend.make_tensor(dtype, shape));
   }
 }
 

@@ -9,13 +9,19 @@
 
 namespace bitnet {
 
+// Of the keys and values of so many tokens.
+std::int64_t kv_cache_bytes(const ModelConfig& config, std::int64_t tokens, DType dtype);
+
 class KvCache {
  public:
-  // capacity: tokens, at most config.max_position_embeddings.
-  KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity);
+  // capacity: tokens, at most config.max_position_embeddings. dtype: f32, or f16, which halves the
+  // memory and rounds each key and value once.
+  KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity,
+          DType dtype = DType::f32);
 
   std::int64_t capacity() const { return capacity_; }
   std::int64_t length() const { return length_; }
+  DType dtype() const { return dtype_; }
   void clear() { length_ = 0; }
   // Called once per extend(), after all layers have written their new rows.
   void advance(std::int64_t tokens);
@@ -26,6 +32,7 @@ class KvCache {
 
  private:
   std::int64_t capacity_, length_ = 0;
+  DType dtype_;
   std::vector<Tensor> keys_, values_;
 };
 

@@ -3,20 +3,33 @@
 
 namespace bitnet {
 
-Parameters::Parameters(Backend& backend, const ModelConfig& config, WeightForm form) : form_(form) {
+std::string weight_scale_name(const std::string& weight_name) { return weight_name + "_scale"; }
+
+Parameters::Parameters(Backend& backend, const ModelConfig& config, WeightForm form,
+                       const TensorSource& source)
+    : form_(form) {
   const WeightQuantizer quantizer = config.weight_quantizer();
+  const TensorSource zeros = [&](const StoredTensor& t) {
+    return backend.make_tensor(t.dtype, t.shape);
+  };
+  const TensorSource& stored = source ? source : zeros;
   for (TensorSpec& spec : list_tensors(config)) {
     Parameter p;
     const bool quantized = spec.role == TensorRole::projection && config.quantized();
+    const bool packed = quantized && form == WeightForm::packed;
     if (quantized) {
       const std::int64_t rows = spec.shape[0], columns = spec.shape[1];
-      p.packed = backend.make_tensor(DType::u8, {rows / 4, columns});
-      p.weight_scale = backend.make_tensor(
-          DType::f32,
-          quantizer.group_size == 0 ? Shape{1} : Shape{rows, columns / quantizer.group_size});
+      const TensorSource& codes =
+          packed ? stored : zeros;  // latent: refresh_quantized() makes them
+      p.packed = codes({spec.name, DType::u8, {rows / 4, columns}});
+      p.weight_scale = codes(
+          {weight_scale_name(spec.name), DType::f32,
+           quantizer.group_size == 0 ? Shape{1} : Shape{rows, columns / quantizer.group_size}});
     }
-    if (!quantized || form == WeightForm::latent)
-      p.value = backend.make_tensor(DType::f32, spec.shape);
+    if (!packed) {
+      const bool table = spec.role == TensorRole::embedding || spec.role == TensorRole::head;
+      p.value = stored({spec.name, DType::f32, spec.shape, table && form == WeightForm::packed});
+    }
     p.spec = std::move(spec);
     parameters_.push_back(std::move(p));
   }

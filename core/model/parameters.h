@@ -2,7 +2,9 @@
 // The model's parameters: one flat list, in the order of list_tensors().
 #pragma once
 
+#include <functional>
 #include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -19,17 +21,35 @@ enum class WeightForm : std::uint8_t {
 
 struct Parameter {
   TensorSpec spec;
-  Tensor value;         // f32, spec.shape; empty for a projection in packed form
-  Tensor gradient;      // like value; empty until create_gradients()
-  Tensor packed;        // u8 [N / 4, K]: quantised projections only
-  Tensor weight_scale;  // [1] or [N, K / group_size]: quantised projections only
+  // f32, spec.shape; empty for a projection in packed form. The embedding and the head of a packed
+  // model may be bf16.
+  Tensor value;
+  Tensor gradient;         // like value; empty until create_gradients()
+  Tensor packed;           // u8 [N / 4, K]: quantised projections only
+  Tensor weight_scale;     // [1] or [N, K / group_size]: quantised projections only
+  std::int64_t flips = 0;  // codes that the last refresh_quantized() changed
   Tensor operand;  // f32 [N, K]: the float operand of a product that is not (wholly) quantised;
                    // made on demand
 };
 
+// The name of the scales of a projection: "….q_proj.weight" -> "….q_proj.weight_scale".
+std::string weight_scale_name(const std::string& weight_name);
+
+// A tensor that belongs to a model of some form, rather than being made from others.
+struct StoredTensor {
+  std::string name;
+  DType dtype = DType::f32;
+  Shape shape;
+  bool may_be_bf16 = false;
+};
+// Gives the model a tensor as asked for, perhaps borrowed memory that it will only read.
+using TensorSource = std::function<Tensor(const StoredTensor&)>;
+
 class Parameters {
  public:
-  Parameters(Backend& backend, const ModelConfig& config, WeightForm form);
+  // Without a source all parameters are zero.
+  Parameters(Backend& backend, const ModelConfig& config, WeightForm form,
+             const TensorSource& source = {});
 
   WeightForm form() const { return form_; }
   std::span<Parameter> all() { return parameters_; }

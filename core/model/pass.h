@@ -30,9 +30,12 @@ struct Pass {
   std::int64_t batch = 1, tokens = 0;
   KvCache* cache = nullptr;               // incremental generation: batch is 1
   const DropoutState* dropout = nullptr;  // null: off
+  GradientPrecision gradient_precision = GradientPrecision::fp32;  // of integer products
 
   std::int64_t rows() const { return batch * tokens; }
   std::int64_t first_position() const { return cache == nullptr ? 0 : cache->length(); }
+
+  bool has_dropout() const { return dropout != nullptr && config.dropout != 0; }
 
   TensorView rows_of(Tensor& buffer, std::int64_t width) const {
     return leading(buffer, {rows(), width});

@@ -1,27 +1,46 @@
 // SPDX-License-Identifier: MIT
 #include "core/model/transformer.h"
 
+#include <algorithm>
 #include <cmath>
-#include <numbers>
+#include <complex>
 
 namespace bitnet {
 namespace {
 
 // Rotary angles (2104.09864): element pair i of a head turns by position · theta^(-2i/E). A row
-// holds E/2 cosines, then E/2 sines.
+// holds E/2 cosines, then E/2 sines. Sine and cosine are slow for so many angles, so position a + b,
+// a a multiple of 64, is turned by a and then by b: two roundings more, in double.
 Tensor make_rope_table(Backend& backend, const ModelConfig& config) {
+  constexpr std::int64_t kStep = 64;
   const std::int64_t positions = config.max_position_embeddings, width = config.head_size(),
                      half = width / 2;
   Tensor tensor = backend.make_tensor(DType::f32, {positions, width});  // refuses what is too long
-  std::vector<float> table(static_cast<std::size_t>(positions * width));
-  for (std::int64_t i = 0; i < half; ++i) {
-    const double frequency =
+  std::vector<double> frequency(static_cast<std::size_t>(half));
+  for (std::size_t i = 0; i < frequency.size(); ++i)
+    frequency[i] =
         std::pow(config.rope_theta, -2.0 * static_cast<double>(i) / static_cast<double>(width));
-    for (std::int64_t position = 0; position < positions; ++position) {
-      const double angle = static_cast<double>(position) * frequency;
-      float* const row = table.data() + position * width;
-      row[i] = static_cast<float>(std::cos(angle));
-      row[half + i] = static_cast<float>(std::sin(angle));
+  using Turns = std::vector<std::complex<double>>;
+  const auto turns_at = [&](std::int64_t position, Turns& turns) {
+    for (const double f : frequency)
+      turns.push_back(std::polar(1.0, static_cast<double>(position) * f));
+  };
+  Turns small;  // [kStep, half]
+  for (std::int64_t b = 0; b < std::min(kStep, positions); ++b) turns_at(b, small);
+
+  std::vector<float> table(static_cast<std::size_t>(positions * width));
+  Turns large;  // [half]
+  for (std::int64_t position = 0; position < positions; ++position) {
+    if (position % kStep == 0) {
+      large.clear();
+      turns_at(position, large);
+    }
+    float* const row = table.data() + position * width;
+    const std::complex<double>* const turn = small.data() + position % kStep * half;
+    for (std::int64_t i = 0; i < half; ++i) {
+      const std::complex<double> first = large[static_cast<std::size_t>(i)], then = turn[i];
+      row[i] = static_cast<float>(first.real() * then.real() - first.imag() * then.imag());
+      row[half + i] = static_cast<float>(first.real() * then.imag() + first.imag() * then.real());
     }
   }
   backend.copy_from_host(table.data(), tensor);
@@ -30,8 +49,11 @@ Tensor make_rope_table(Backend& backend, const ModelConfig& config) {
 
 }  // namespace
 
-Transformer::Transformer(Backend& backend, const ModelConfig& config, WeightForm form)
-    : backend_(backend), config_((config.validate(), config)), parameters_(backend, config_, form) {
+Transformer::Transformer(Backend& backend, const ModelConfig& config, WeightForm form,
+                         const TensorSource& source)
+    : backend_(backend),
+      config_((config.validate(), config)),
+      parameters_(backend, config_, form, source) {
   for (std::int64_t layer = 0; layer < config_.num_hidden_layers; ++layer)
     blocks_.emplace_back(config_, parameters_, layer);
   final_gain_ = parameters_.find("model.norm.weight");
@@ -67,7 +89,7 @@ void Transformer::refresh_quantized(double amount) {
   quantized_amount_ = static_cast<float>(amount);
   for (Parameter& p : parameters_.all()) {
     if (!p.packed) continue;
-    if (p.value) backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale);
+    if (p.value) p.flips = backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale);
     if (mode_ != ProductMode::mixed) {
       p.operand = Tensor();
       continue;
@@ -124,12 +146,48 @@ TensorView Transformer::run_blocks(Pass& pass, ConstTensorView tokens) {
   return last;
 }
 
+void Transformer::use_head(HeadPrecision precision) {
+  for (Tensor* made : {&head_codes_, &head_scale_, &head_in_codes_, &head_in_scale_})
+    *made = Tensor();
+  head_floats_ = Tensor();
+  if (precision == HeadPrecision::fp32) {
+    float_head();
+    return;
+  }
+  head_codes_ = backend_.make_tensor(DType::i8, head_->spec.shape);
+  head_scale_ = backend_.make_tensor(DType::f32, {config_.vocab_size});
+  backend_.quantize_activations(head_->value, head_codes_, head_scale_);
+}
+
+ConstTensorView Transformer::float_head() {
+  if (head_->value.dtype() != DType::bf16) return head_->value;
+  if (!head_floats_) {
+    head_floats_ = backend_.make_tensor(DType::f32, head_->spec.shape);
+    backend_.convert(head_->value, head_floats_);
+  }
+  return head_floats_;
+}
+
 TensorView Transformer::head_forward(Activations& a, ConstTensorView x, std::int64_t rows) {
-  const TensorView normed = leading(a.final_normed, {rows, config_.hidden_size});
+  const std::int64_t width = config_.hidden_size;
   const TensorView logits = leading(a.logits, {rows, config_.vocab_size});
-  backend_.norm(config_.norm_kind(), x, final_gain(), static_cast<float>(config_.rms_norm_eps),
-                normed, leading(a.final_stats, {rows, 2}));
-  backend_.linear(normed, head_->value, logits);
+  const TensorView stats = leading(a.final_stats, {rows, 2});
+  const NormArguments norm{config_.norm_kind(), final_gain(),
+                           static_cast<float>(config_.rms_norm_eps)};
+  if (head_precision() == HeadPrecision::int8) {
+    if (head_in_scale_.elements() < rows) {
+      head_in_codes_ = backend_.make_tensor(DType::i8, {rows, width});
+      head_in_scale_ = backend_.make_tensor(DType::f32, {rows});
+    }
+    const TensorView codes = leading(head_in_codes_, {rows, width}),
+                     scale = leading(head_in_scale_, {rows});
+    backend_.norm_quantize(norm, x, codes, scale, stats);
+    backend_.int8_linear(codes, scale, head_codes_, head_scale_, logits);
+    return logits;
+  }
+  const TensorView normed = leading(a.final_normed, {rows, width});
+  backend_.norm(norm.kind, x, norm.gain, norm.eps, normed, stats);
+  backend_.linear(normed, float_head(), logits);
   return logits;
 }
 
@@ -148,10 +206,13 @@ TensorView Transformer::extend(ConstTensorView tokens, KvCache& cache, Activatio
 }
 
 void Transformer::backward(ConstTensorView tokens, ConstTensorView dlogits,
-                           Activations& activations, const DropoutState* dropout) {
+                           Activations& activations, const DropoutState* dropout,
+                           GradientPrecision precision) {
   BITNET_CHECK(activations.keeps_for_backward, "activations were made without keep_for_backward");
+  BITNET_CHECK(head_precision() == HeadPrecision::fp32, "an int8 head has no backward pass");
   parameters_.create_gradients(backend_);
   Pass pass = make_pass(tokens, activations, nullptr, dropout);
+  pass.gradient_precision = precision;
   const std::int64_t width = config_.hidden_size;
   const TensorView d_residual = pass.rows_of(activations.d_residual, width);
   const TensorView d_normed = pass.rows_of(activations.d_normed, width);
@@ -160,7 +221,7 @@ void Transformer::backward(ConstTensorView tokens, ConstTensorView dlogits,
                            d_normed, false, head_->gradient);
   backend_.norm_backward(config_.norm_kind(), pass.rows_of(activations.residual, width),
                          final_gain(), leading(activations.final_stats, {pass.rows(), 2}), d_normed,
-                         d_residual,
+                         d_residual, false,
                          final_gain_ == nullptr ? TensorView() : final_gain_->gradient.view());
   for (auto block = blocks_.rbegin(); block != blocks_.rend(); ++block) block->backward(pass);
   const TensorView d_embedding =

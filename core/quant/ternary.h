@@ -92,6 +92,8 @@ struct CodeCounts {
   std::int64_t total() const { return minus + zero + plus + invalid; }
 };
 CodeCounts count_codes(std::span<const std::uint8_t> packed);
+// The first byte that holds the value 3, or -1.
+std::int64_t find_invalid_code(std::span<const std::uint8_t> packed);
 // In how many places two packed buffers of equal size hold a different code.
 std::int64_t count_flips(std::span<const std::uint8_t> a, std::span<const std::uint8_t> b);
 

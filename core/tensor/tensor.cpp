@@ -9,6 +9,8 @@ const char* to_string(DType dtype) {
       return "f32";
     case DType::bf16:
       return "bf16";
+    case DType::f16:
+      return "f16";
     case DType::i32:
       return "i32";
     case DType::i8:

@@ -16,10 +16,21 @@
 
 namespace bitnet {
 
-enum class DType : std::uint8_t { f32, bf16, i32, i8, u8 };
+enum class DType : std::uint8_t { f32, bf16, f16, i32, i8, u8 };
 
 constexpr std::int64_t size_of(DType dtype) {
-  return dtype == DType::f32 || dtype == DType::i32 ? 4 : dtype == DType::bf16 ? 2 : 1;
+  switch (dtype) {
+    case DType::f32:
+    case DType::i32:
+      return 4;
+    case DType::bf16:
+    case DType::f16:
+      return 2;
+    case DType::i8:
+    case DType::u8:
+      break;
+  }
+  return 1;
 }
 const char* to_string(DType dtype);  // "f32", …
 

@@ -35,6 +35,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                 "two_stage: share of max_steps with weight decay");
   visitor.field("quant_warmup_steps", quant_warmup_steps, 0, kMaxSteps,
                 "steps from float to full quantisation; 0: quantised from the start");
+  visitor.field("backward", backward, {"int8", "fp32"},
+                "what the gradients' products of quantised projections are computed in");
 
   visitor.field("weight_decay", weight_decay, 0, 1e3, "of matrices only");
   visitor.field("adam_beta1", adam_beta1, 0, 1, "decay of the first moment");

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <string>
 
+#include "core/backend/backend.h"
 #include "core/base/field_visitor.h"
 
 namespace bitnet {
@@ -26,6 +27,7 @@ struct TrainConfig {
   double learning_rate_drop_ratio = 0.6667;  // two_stage: the second peak over the first
   double weight_decay_off_at = 0.5;          // two_stage: share of max_steps
   std::int64_t quant_warmup_steps = 0;       // steps from float (0) to full quantisation (1)
+  std::string backward = "int8";             // int8 | fp32: the gradients' products of a BitLinear
 
   double weight_decay = 0.1;  // of matrices only
   double adam_beta1 = 0.9;
@@ -48,6 +50,9 @@ struct TrainConfig {
   // Throws UsageError for values that do not fit together.
   void validate() const;
 
+  GradientPrecision gradient_precision() const {
+    return backward == "int8" ? GradientPrecision::int8 : GradientPrecision::fp32;
+  }
   std::int64_t sequences_per_step() const {
     return per_device_train_batch_size * gradient_accumulation_steps;
   }

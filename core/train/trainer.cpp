@@ -12,6 +12,7 @@
 #include "core/eval/bits_per_byte.h"
 #include "core/generate/generator.h"
 #include "core/train/metrics_log.h"
+#include "core/train/projection_monitor.h"
 #include "core/train/schedule.h"
 #include "core/train/tensorboard_log.h"
 
@@ -78,7 +79,8 @@ MemoryPlan plan_memory(Backend& backend, const RunConfig& config) {
   plan.evaluation =
       Activations(backend, config.model, 1, 1, /*keep_for_backward=*/false).bytes() * rows;
   if (config.train.sample_steps > 0)
-    plan.evaluation = std::max(plan.evaluation, generator_bytes(backend, config.model));
+    plan.evaluation = std::max(
+        plan.evaluation, generator_bytes(backend, config.model, GenerateOptions().kv_cache));
   return plan;
 }
 
@@ -90,8 +92,7 @@ Trainer::Trainer(Backend& backend, const RunConfig& config, const DataSplits& da
       model_(backend, config_.model, WeightForm::latent),
       optimizer_(backend, model_.parameters()),
       loader_(data_.train, plan_batches(config_)),
-      update_(config_, model_, optimizer_, loader_),
-      monitor_(model_) {
+      update_(config_, model_, optimizer_, loader_) {
   model_.initialize(static_cast<std::uint64_t>(config_.train.seed));
   model_.refresh_quantized(quant_amount_at(config_.train, 0));
 }
@@ -140,7 +141,6 @@ void Trainer::train(RunFolder& folder, const std::atomic<bool>& stop, TrainSumma
   while (step_ < t.max_steps && !stopping) {
     const std::int64_t next = step_ + 1;
     const bool logging = next == 1 || due(next, t.logging_steps, t.max_steps);
-    if (logging) monitor_.remember();
     const Stopwatch update;
     const UpdateStep::Result result = update_.run(step_);
     update_seconds += update.seconds();
@@ -203,7 +203,7 @@ TrainMetrics Trainer::measure(const UpdateStep::Result& result) const {
   m.weight_decay = weight_decay_at(config_.train, step_ - 1);
   m.gradient_norm = result.gradient_norm;
   m.quant_amount = quant_amount_at(config_.train, step_ - 1);
-  m.projections = monitor_.measure();
+  m.projections = measure_projections(model_.backend(), model_.parameters());
   return m;
 }
 

@@ -15,7 +15,6 @@
 #include "core/data/data_config.h"
 #include "core/model/transformer.h"
 #include "core/train/optimizer.h"
-#include "core/train/projection_monitor.h"
 #include "core/train/run_config.h"
 #include "core/train/train_observer.h"
 #include "core/train/update_step.h"
@@ -86,7 +85,6 @@ class Trainer {
   Optimizer optimizer_;
   BatchLoader loader_;
   UpdateStep update_;
-  ProjectionMonitor monitor_;
   std::vector<TrainObserver*> observers_;  // during run()
 
   std::int64_t step_ = 0;

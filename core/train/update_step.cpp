@@ -48,7 +48,7 @@ double UpdateStep::accumulate_gradients(std::int64_t step) {
     backend.cross_entropy(logits, targets_, loss_, static_cast<float>(1 / total), logits);
     loss_sum += backend.sum(loss_);
     if (!std::isfinite(loss_sum)) fail_loss(step, loss_sum);
-    model_.backward(tokens_, logits, activations_, drops);
+    model_.backward(tokens_, logits, activations_, drops, config_.train.gradient_precision());
   }
   return loss_sum / total;
 }

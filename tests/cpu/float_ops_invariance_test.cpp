@@ -65,9 +65,73 @@ Floats bit_linear_backward_results(Backend& be) {
   Tensor dw = random_tensor(be, {outputs, inputs}, 9);
   be.quantize_activations(x, codes, act_scale);
   be.quantize_weights({}, w, packed, weight_scale);
-  be.bit_linear_backward(codes, act_scale, packed, weight_scale, dy, dx, false, dw);
+  be.bit_linear_backward(codes, act_scale, {packed, weight_scale, dy, dw}, GradientPrecision::fp32,
+                         dx);
   r.append(dx);
   r.append(dw);
+  return r.values;
+}
+
+// One product with a single scale and one with grouped ones, of more than two tiles of tokens.
+Floats int8_backward_results(Backend& be) {
+  Results r{be, {}};
+  const std::int64_t rows = 530, inputs = 128, outputs = 132;
+  Tensor x = random_tensor(be, {rows, inputs}, 41), w = random_tensor(be, {outputs, inputs}, 42);
+  Tensor codes = be.make_tensor(DType::i8, {rows, inputs}), act_scale = empty_tensor(be, {rows});
+  Tensor packed = be.make_tensor(DType::u8, {outputs / 4, inputs}), scale = empty_tensor(be, {1}),
+         grouped = be.make_tensor(DType::u8, {outputs / 4, inputs}),
+         group_scale = empty_tensor(be, {outputs, 2});
+  Tensor dy = random_tensor(be, {rows, outputs}, 43), dx = empty_tensor(be, {rows, inputs});
+  Tensor dw = random_tensor(be, {outputs, inputs}, 44),
+         grouped_dw = random_tensor(be, {outputs, inputs}, 45);
+  be.quantize_activations(x, codes, act_scale);
+  be.quantize_weights({}, w, packed, scale);
+  be.quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, grouped, group_scale);
+  const BitLinearGradient gradients[] = {{packed, scale, dy, dw},
+                                         {grouped, group_scale, dy, grouped_dw}};
+  be.bit_linear_backward(codes, act_scale, gradients, GradientPrecision::int8, dx);
+  for (const Tensor* t : {&dx, &dw, &grouped_dw}) r.append(*t);
+  return r.values;
+}
+
+Floats int8_linear_results(Backend& be) {
+  Results r{be, {}};
+  const std::int64_t rows = 130, inputs = 256, outputs = 1500;  // several tiles both ways
+  Tensor x = random_tensor(be, {rows, inputs}, 46), w = random_tensor(be, {outputs, inputs}, 47);
+  Tensor codes = be.make_tensor(DType::i8, {rows, inputs}), act_scale = empty_tensor(be, {rows});
+  Tensor weights = be.make_tensor(DType::i8, {outputs, inputs}),
+         row_scale = empty_tensor(be, {outputs}), y = empty_tensor(be, {rows, outputs});
+  be.quantize_activations(x, codes, act_scale);
+  be.quantize_activations(w, weights, row_scale);
+  be.int8_linear(codes, act_scale, weights, row_scale, y);
+  r.append(y);
+  return r.values;
+}
+
+Floats fused_results(Backend& be) {
+  Results r{be, {}};
+  const Shape shape{150, 200};
+  Tensor gate = random_tensor(be, shape, 48, 2.0), up = random_tensor(be, shape, 49),
+         dy = random_tensor(be, shape, 50), gain = random_tensor(be, {200}, 51);
+  Tensor codes = be.make_tensor(DType::i8, shape), back = empty_tensor(be, shape),
+         act_scale = empty_tensor(be, {150}), stats = empty_tensor(be, {150, 2});
+  Tensor dgate = empty_tensor(be, shape), dup = empty_tensor(be, shape),
+         dgain = random_tensor(be, {200}, 52);
+  const auto append_quantized = [&] {
+    be.dequantize_activations(codes, act_scale, back);
+    for (const Tensor* t : {&back, &act_scale, &stats}) r.append(*t);
+  };
+  for (const NormKind kind : {NormKind::rms, NormKind::layer}) {
+    const NormArguments norm{kind, gain, 1e-5f};
+    be.norm_quantize(norm, gate, codes, act_scale, stats);
+    append_quantized();
+    for (const Activation activation : {Activation::silu, Activation::relu2, Activation::gelu}) {
+      be.gated_activation_quantize(activation, gate, up, norm, codes, act_scale, stats);
+      append_quantized();
+      be.gated_activation_norm_backward(activation, gate, up, norm, stats, dy, dgate, dup, dgain);
+      for (const Tensor* t : {&dgate, &dup, &dgain}) r.append(*t);
+    }
+  }
   return r.values;
 }
 
@@ -80,7 +144,7 @@ Floats norm_results(Backend& be) {
   Tensor dgain = random_tensor(be, {width}, 13);
   for (const NormKind kind : {NormKind::rms, NormKind::layer}) {
     be.norm(kind, x, gain, 1e-5f, y, stats);
-    be.norm_backward(kind, x, gain, stats, dy, dx, dgain);
+    be.norm_backward(kind, x, gain, stats, dy, dx, false, dgain);
     for (const Tensor* t : {&y, &stats, &dx, &dgain}) r.append(*t);
   }
   return r.values;
@@ -153,8 +217,10 @@ struct Family {
 TEST_CASE("float operations give the same bits on every ISA and for any number of threads") {
   const Family family = GENERATE(
       Family{"linear", linear_results}, Family{"bit_linear_backward", bit_linear_backward_results},
-      Family{"norm", norm_results}, Family{"attention", attention_results},
-      Family{"elementwise", elementwise_results}, Family{"loss", loss_results});
+      Family{"int8 backward", int8_backward_results}, Family{"int8_linear", int8_linear_results},
+      Family{"fused", fused_results}, Family{"norm", norm_results},
+      Family{"attention", attention_results}, Family{"elementwise", elementwise_results},
+      Family{"loss", loss_results});
   INFO(family.name);
   const Floats expected = family.results(*make_cpu_backend(1, "scalar"));
   for (const std::string& isa : available_cpu_isas()) {

@@ -100,6 +100,47 @@ TEST_CASE("packed_dot is exact on every instruction set, for any number of token
   }
 }
 
+TEST_CASE("packed_rows_dot is packed_dot of each row for one token") {
+  const IntegerKernels& kernels = generated_kernels();
+  INFO(kernels.name);
+  for (const std::int64_t columns : {64, 128, 256, 1344, 4160}) {
+    for (const std::int64_t rows : {0, 1, 2, 3, 4, 5, 8, 19}) {
+      INFO("columns " << columns << ", rows " << rows);
+      const auto packed = random_packed(rows * columns, static_cast<unsigned>(columns));
+      const auto x = random_activations(columns, 5);
+      const std::int32_t x_sum = kernels.sum_codes(x.data(), columns);
+      std::vector<std::int32_t> expected(static_cast<std::size_t>(rows * 4 + 1), -7);
+      std::vector<std::int32_t> acc = expected;  // nothing beyond the last row is written
+      for (std::int64_t j = 0; j < rows; ++j) {
+        kIntegerScalar.packed_dot(packed.data() + j * columns, columns, x.data(), columns, &x_sum,
+                                  1, expected.data() + j * 4, 4);
+      }
+      kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), x_sum, acc.data());
+      CHECK(acc == expected);
+    }
+  }
+}
+
+TEST_CASE("packed_rows_dot holds the largest sums of long rows") {
+  const IntegerKernels& kernels = generated_kernels();
+  INFO(kernels.name);
+  for (const int code : {0, 1, 2}) {
+    for (const int activation : {-128, 127}) {
+      for (const int columns : {1 << 20, (1 << 20) + 64}) {
+        const std::int64_t rows = 1;
+        const auto byte = static_cast<std::uint8_t>(code * 0x55);
+        const std::vector<std::uint8_t> packed(static_cast<std::size_t>(columns * rows), byte);
+        const std::vector<std::int8_t> x(static_cast<std::size_t>(columns),
+                                         static_cast<std::int8_t>(activation));
+        std::vector<std::int32_t> acc(4 * rows);
+        kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), activation * columns,
+                                acc.data());
+        CHECK(acc == std::vector<std::int32_t>(acc.size(), (code - 1) * activation * columns));
+      }
+    }
+  }
+}
+
 TEST_CASE("packed_dot holds the largest sums of long rows") {
   const IntegerKernels& kernels = generated_kernels();
   INFO(kernels.name);
@@ -127,13 +168,27 @@ TEST_CASE("products are scaled and put in place with the scalar kernel's bits") 
     const auto start = random_floats(tokens * stride, 3);
 
     std::vector<float> y = start, expected = start;
-    kernels.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, y.data(), stride,
-                           quarter);
-    kIntegerScalar.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f,
+    kernels.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, nullptr, y.data(),
+                           stride, quarter);
+    kIntegerScalar.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, nullptr,
                                   expected.data(), stride, quarter);
     CHECK(bits_of(y) == bits_of(expected));
-    CHECK(y[static_cast<std::size_t>(stride + 2 * quarter)] ==
-          (act_scale[1] * 0.37f) * static_cast<float>(acc[static_cast<std::size_t>(rows * 4 + 2)]));
+    const auto last = static_cast<std::size_t>(rows * 4 + 2);  // token 1, row 0, quarter 2
+    const float product = (act_scale[1] * 0.37f) * static_cast<float>(acc[last]);
+    const auto place = static_cast<std::size_t>(stride + 2 * quarter);
+    CHECK(y[place] == product);
+
+    const std::vector<float> products = y;
+    kernels.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, start.data(),
+                           y.data(), stride, quarter);
+    kIntegerScalar.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, start.data(),
+                                  expected.data(), stride, quarter);
+    CHECK(bits_of(y) == bits_of(expected));
+    CHECK(y[place] == start[place] + products[place]);
+    y = start;  // in place
+    kernels.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, y.data(), y.data(),
+                           stride, quarter);
+    CHECK(bits_of(y) == bits_of(expected));
 
     y = start;
     expected = start;

@@ -43,11 +43,12 @@ std::vector<float> rows(const std::vector<float>& logits, std::int64_t first, st
 // only its last is known.
 std::vector<std::vector<float>> extend_in_pieces(Transformer& model,
                                                  const std::vector<std::int32_t>& tokens,
-                                                 const std::vector<std::int64_t>& pieces) {
+                                                 const std::vector<std::int64_t>& pieces,
+                                                 DType cache_dtype = DType::f32) {
   Backend& be = model.backend();
   const auto length = static_cast<std::int64_t>(tokens.size());
   Activations activations(be, model.config(), 1, length, false, true);
-  KvCache cache(be, model.config(), length);
+  KvCache cache(be, model.config(), length, cache_dtype);
   std::vector<std::vector<float>> logits;
   std::int64_t first = 0;
   for (const std::int64_t count : pieces) {
@@ -117,6 +118,25 @@ TEST_CASE("a sequence has the same logits at once, token by token and in pieces"
   }
 }
 
+TEST_CASE("an fp16 cache gives the same logits for a prompt at once and in pieces", "[model]") {
+  const auto backend = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  for (const char* linear : {"float", "b158", "b1"}) {
+    INFO(linear);
+    ModelConfig config = tiny_config(linear);
+    config.num_key_value_heads = 2;
+    TinyModel model(*backend, config, 1);
+    const auto tokens = random_tokens(1, kLength, 32);
+    const auto one_by_one = extend_in_pieces(
+        model, tokens, std::vector<std::int64_t>(std::size_t(kLength), 1), DType::f16);
+    const auto at_once = extend_in_pieces(model, tokens, {kLength}, DType::f16);
+    const auto in_two = extend_in_pieces(model, tokens, {5, kLength - 5}, DType::f16);
+    CHECK(at_once.back() == one_by_one.back());
+    CHECK(in_two.back() == one_by_one.back());
+    CHECK(in_two.front() == one_by_one[4]);
+    CHECK(one_by_one.back() != extend_in_pieces(model, tokens, {kLength}).back());
+  }
+}
+
 TEST_CASE("logits and gradients are the same bits with one thread and with two", "[model]") {
   for (const ModelConfig& config : configs()) {
     INFO(describe(config));
@@ -137,7 +157,8 @@ TEST_CASE("logits and gradients are the same bits with one thread and with two",
 }
 
 TEST_CASE("a model that is larger than every tile keeps its bits too", "[model]") {
-  // More than one attention tile (64 keys), bit_linear tile (96 tokens) and stretch of rows (256).
+  // 450 rows: more than an attention tile (64 keys), a tile of tokens of bit_linear (264) and of its
+  // int8 gradients (kGradientTile).
   constexpr std::int64_t kLong = 150, kBatch = 3;
   ModelConfig config = tiny_config("b158");
   config.max_position_embeddings = 160;

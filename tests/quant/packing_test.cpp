@@ -65,6 +65,22 @@ TEST_CASE("the unused code 3 is refused by unpack and counted as invalid") {
   CHECK(counts.zero == 31);
 }
 
+TEST_CASE("the first byte with the value 3 is found at any place of any length") {
+  for (const std::size_t size : {0, 1, 7, 511, 512, 513, 5000}) {
+    std::vector<std::uint8_t> packed(size, 0xa5);  // codes 1, 1, 2, 2
+    CHECK(find_invalid_code(packed) == -1);
+    for (const std::size_t place : {std::size_t{0}, size / 2, size - 1}) {
+      if (size == 0) continue;
+      for (const std::uint8_t byte : {0x03, 0x0c, 0x30, 0xc0, 0xff}) {
+        packed.back() = 0xff;
+        packed[place] = byte;
+        CHECK(find_invalid_code(packed) == static_cast<std::int64_t>(place));
+        packed.back() = packed[place] = 0xa5;
+      }
+    }
+  }
+}
+
 TEST_CASE("packing refuses wrong sizes and codes") {
   std::vector<std::int8_t> codes(32, 0);
   std::vector<std::uint8_t> packed(8);

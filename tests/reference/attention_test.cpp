@@ -64,11 +64,11 @@ Bounds attention_bounds(const AttentionShape& s, const Doubles& q, const Doubles
 }
 
 AttentionShape shape_of(std::int64_t batch, std::int64_t queries, std::int64_t kv_heads,
-                        std::int64_t head_dim, std::int64_t first = 0) {
+                        std::int64_t head_dim, std::int64_t first = 0, std::int64_t heads = 4) {
   return {.batch = batch,
           .queries = queries,
           .keys = first + queries,
-          .heads = 4,
+          .heads = heads,
           .kv_heads = kv_heads,
           .head_dim = head_dim,
           .first_position = first};
@@ -81,9 +81,14 @@ TEST_CASE("attention and its gradients are within fp32 rounding of the reference
   for (const std::string& isa : available_cpu_isas()) {
     for (const AttentionShape& s :
          {shape_of(2, 5, 4, 16), shape_of(2, 33, 2, 32), shape_of(1, 70, 1, 64),
-          shape_of(1, 1, 2, 48), shape_of(1, 1, 2, 64, 40), shape_of(1, 7, 4, 32, 66)}) {
-      INFO(isa << " queries " << s.queries << " first " << s.first_position << " kv heads "
-               << s.kv_heads << " head_dim " << s.head_dim);
+          shape_of(1, 1, 2, 48), shape_of(1, 1, 2, 64, 40), shape_of(1, 7, 4, 32, 66),
+          shape_of(1, 70, 2, 80), shape_of(1, 40, 2, 128), shape_of(1, 33, 2, 256),
+          shape_of(1, 1, 2, 128, 70), shape_of(1, 2, 1, 256, 5),
+          // 20 query heads of a key/value head: two calls a token; backward by heads and together.
+          shape_of(1, 1, 2, 32, 70, 40), shape_of(1, 35, 2, 16, 0, 40),
+          shape_of(8, 9, 2, 16, 0, 40)}) {
+      INFO(isa << " queries " << s.queries << " first " << s.first_position << " heads " << s.heads
+               << " kv heads " << s.kv_heads << " head_dim " << s.head_dim);
       const auto backend = make_cpu_backend(1, isa);
       Backend& be = *backend;
       const Shape q_shape{s.batch, s.queries, s.heads, s.head_dim},
@@ -113,6 +118,25 @@ TEST_CASE("attention and its gradients are within fp32 rounding of the reference
   }
 }
 
+TEST_CASE("attention of no queries does nothing", "[reference][cpu]") {
+  const auto backend = make_cpu_backend(2);
+  Backend& be = *backend;
+  for (const std::int64_t keys : {0, 5}) {
+    AttentionShape s = shape_of(1, 0, 2, 16, keys);
+    s.keys = keys;
+    const Tensor q = be.make_tensor(DType::f32, {1, 0, 4, 16}),
+                 k = be.make_tensor(DType::f32, {1, keys, 2, 16});
+    Tensor out = be.make_tensor(DType::f32, {1, 0, 4, 16}),
+           logsumexp = be.make_tensor(DType::f32, {1, 4, 0});
+    CHECK_NOTHROW(be.attention(s, q, k, k, out, logsumexp));
+    if (keys > 0) continue;
+    Tensor dq = be.make_tensor(DType::f32, {1, 0, 4, 16}),
+           dk = be.make_tensor(DType::f32, {1, 0, 2, 16}),
+           dv = be.make_tensor(DType::f32, {1, 0, 2, 16});
+    CHECK_NOTHROW(be.attention_backward(s, q, k, k, out, logsumexp, q, dq, dk, dv));
+  }
+}
+
 TEST_CASE("attention gives a query the same bits whatever stands beside it", "[reference][cpu]") {
   const AttentionShape whole = shape_of(2, 37, 2, 32);
   const auto isa = GENERATE(from_range(available_cpu_isas()));
@@ -137,4 +161,74 @@ TEST_CASE("attention gives a query the same bits whatever stands beside it", "[r
       const auto first = expected.begin() + (b * 37 + t) * 128;
       CHECK(floats_of(be, y) == std::vector<float>(first, first + 128));
     }
+}
+
+TEST_CASE("attention over fp16 keys and values is that over their widened copies, bit for bit",
+          "[reference][cpu]") {
+  const auto backend = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  Backend& be = *backend;
+  for (const AttentionShape& s : {shape_of(2, 75, 2, 32), shape_of(2, 1, 1, 64, 90)}) {
+    const Shape q_shape{s.batch, s.queries, s.heads, s.head_dim},
+        kv_shape{s.batch, s.keys, s.kv_heads, s.head_dim};
+    const Tensor q = to_device(be, q_shape, random_numbers(1, q_shape.elements()));
+    Tensor k = to_device(be, kv_shape, random_numbers(2, kv_shape.elements()));
+    Tensor v = to_device(be, kv_shape, random_numbers(3, kv_shape.elements()));
+    Tensor half_k = be.make_tensor(DType::f16, kv_shape),
+           half_v = be.make_tensor(DType::f16, kv_shape);
+    Tensor from_halves = be.make_tensor(DType::f32, q_shape),
+           from_floats = be.make_tensor(DType::f32, q_shape);
+    be.convert(k, half_k);
+    be.convert(v, half_v);
+    be.attention(s, q, half_k, half_v, from_halves, {});
+    be.convert(half_k, k);
+    be.convert(half_v, v);
+    be.attention(s, q, k, v, from_floats, {});
+    CHECK(floats_of(be, from_halves) == floats_of(be, from_floats));
+    CHECK_THROWS_AS(be.attention(s, q, half_k, v, from_floats, {}), ContractError);
+  }
+}
+
+TEST_CASE(
+    "a key/value head's gradients are within rounding whether its queries share a task or not",
+    "[reference][cpu]") {
+  // 4 query heads of one key/value head: at batch 1 each is a task, at batch 16 they share one. The
+  // two orders of summing dk and dv differ by at most the rounding of a chain of heads * queries.
+  const auto backend = make_cpu_backend(2);
+  Backend& be = *backend;
+  const std::int64_t queries = 70, batch = 16;
+  const AttentionShape one = shape_of(1, queries, 1, 16), many = shape_of(batch, queries, 1, 16);
+  const Shape q_shape{1, queries, 4, 16}, kv_shape{1, queries, 1, 16};
+  const auto q = random_numbers(1, q_shape.elements()), k = random_numbers(2, kv_shape.elements()),
+             v = random_numbers(3, kv_shape.elements()),
+             dout = random_numbers(4, q_shape.elements());
+  const auto gradients = [&](const AttentionShape& s) {
+    const auto repeated = [&](const Doubles& x) {
+      Doubles y;
+      for (std::int64_t b = 0; b < s.batch; ++b) y.insert(y.end(), x.begin(), x.end());
+      return y;
+    };
+    const Shape qs{s.batch, queries, 4, 16}, ks{s.batch, queries, 1, 16};
+    const Tensor tq = to_device(be, qs, repeated(q)), tk = to_device(be, ks, repeated(k)),
+                 tv = to_device(be, ks, repeated(v)), td = to_device(be, qs, repeated(dout));
+    Tensor out = be.make_tensor(DType::f32, qs), dq = be.make_tensor(DType::f32, qs);
+    Tensor logsumexp = be.make_tensor(DType::f32, {s.batch, 4, queries});
+    Tensor dk = be.make_tensor(DType::f32, ks), dv = be.make_tensor(DType::f32, ks);
+    be.attention(s, tq, tk, tv, out, logsumexp);
+    be.attention_backward(s, tq, tk, tv, out, logsumexp, td, dq, dk, dv);
+    std::vector<std::vector<float>> all;
+    for (const Tensor* t : {&dq, &dk, &dv}) {
+      auto values = floats_of(be, *t);
+      values.resize(values.size() / std::size_t(s.batch));
+      all.push_back(values);
+    }
+    return all;
+  };
+  const auto split = gradients(one), shared = gradients(many);
+  CHECK(split[0] == shared[0]);  // dq has one order
+  const auto bound = attention_bounds(one, q, k, v, dout);
+  const auto exact = reference::attention_backward(one, q, k, v, dout);
+  for (const auto& result : {split, shared}) {
+    CHECK(worst_ratio(result[1], exact.dk, bound.dk) <= 1);
+    CHECK(worst_ratio(result[2], exact.dv, bound.dv) <= 1);
+  }
 }

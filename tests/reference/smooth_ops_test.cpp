@@ -94,7 +94,7 @@ TEST_CASE("norm and its gradients are within fp32 rounding of the reference on e
 
       const auto dgain_before = random_numbers(4, c.width);
       Tensor dgain = c.gain ? to_device(be, {c.width}, dgain_before) : Tensor();
-      be.norm_backward(c.kind, tx, tgain, stats, tdy, dx, dgain);
+      be.norm_backward(c.kind, tx, tgain, stats, tdy, dx, false, dgain);
       const auto exact = reference::norm_backward(c.kind, x, gain, kEps, dy, c.rows, c.width);
       // dx = inv_std (g - mean g - n mean(g n)), each term with the error of n and that of its own
       // sum.

@@ -18,6 +18,7 @@ class ForwardingBackend : public Backend {
   void copy_to_host(ConstTensorView s, void* d) override { to_.copy_to_host(s, d); }
   void copy(ConstTensorView s, TensorView d) override { to_.copy(s, d); }
   void zero(TensorView x) override { to_.zero(x); }
+  void convert(ConstTensorView x, TensorView y) override { to_.convert(x, y); }
   void embedding(ConstTensorView t, ConstTensorView e, TensorView y) override {
     to_.embedding(t, e, y);
   }
@@ -29,8 +30,8 @@ class ForwardingBackend : public Backend {
     to_.norm(k, x, g, e, y, s);
   }
   void norm_backward(NormKind k, ConstTensorView x, ConstTensorView g, ConstTensorView s,
-                     ConstTensorView dy, TensorView dx, TensorView dg) override {
-    to_.norm_backward(k, x, g, s, dy, dx, dg);
+                     ConstTensorView dy, TensorView dx, bool add, TensorView dg) override {
+    to_.norm_backward(k, x, g, s, dy, dx, add, dg);
   }
   void quantize_activations(ConstTensorView x, TensorView c, TensorView s) override {
     to_.quantize_activations(x, c, s);
@@ -38,9 +39,9 @@ class ForwardingBackend : public Backend {
   void dequantize_activations(ConstTensorView c, ConstTensorView s, TensorView x) override {
     to_.dequantize_activations(c, s, x);
   }
-  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p,
-                        TensorView s) override {
-    to_.quantize_weights(q, w, p, s);
+  std::int64_t quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p,
+                                TensorView s) override {
+    return to_.quantize_weights(q, w, p, s);
   }
   void dequantize_weights(ConstTensorView p, ConstTensorView s, TensorView w) override {
     to_.dequantize_weights(p, s, w);
@@ -49,17 +50,27 @@ class ForwardingBackend : public Backend {
     to_.blend(x, q, a, out);
   }
   CodeCounts count_codes(ConstTensorView p) override { return to_.count_codes(p); }
-  std::int64_t count_flips(ConstTensorView p, ConstTensorView e) override {
-    return to_.count_flips(p, e);
+  void norm_quantize(const NormArguments& n, ConstTensorView x, TensorView c, TensorView a,
+                     TensorView s) override {
+    to_.norm_quantize(n, x, c, a, s);
   }
-  void bit_linear(ConstTensorView c, ConstTensorView a, ConstTensorView p, ConstTensorView w,
-                  TensorView y) override {
-    to_.bit_linear(c, a, p, w, y);
+  void gated_activation_quantize(Activation a, ConstTensorView g, ConstTensorView u,
+                                 const NormArguments& n, TensorView c, TensorView scale,
+                                 TensorView stats) override {
+    to_.gated_activation_quantize(a, g, u, n, c, scale, stats);
   }
-  void bit_linear_backward(ConstTensorView c, ConstTensorView a, ConstTensorView p,
-                           ConstTensorView w, ConstTensorView dy, TensorView dx, bool add,
-                           TensorView dw) override {
-    to_.bit_linear_backward(c, a, p, w, dy, dx, add, dw);
+  void bit_linear(ConstTensorView c, ConstTensorView a,
+                  std::span<const BitLinearProduct> products) override {
+    to_.bit_linear(c, a, products);
+  }
+  void bit_linear_backward(ConstTensorView c, ConstTensorView a,
+                           std::span<const BitLinearGradient> gradients, GradientPrecision p,
+                           TensorView dx) override {
+    to_.bit_linear_backward(c, a, gradients, p, dx);
+  }
+  void int8_linear(ConstTensorView c, ConstTensorView a, ConstTensorView w, ConstTensorView s,
+                   TensorView y) override {
+    to_.int8_linear(c, a, w, s, y);
   }
   void linear(ConstTensorView x, ConstTensorView w, TensorView y) override { to_.linear(x, w, y); }
   void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy, TensorView dx,
@@ -84,6 +95,11 @@ class ForwardingBackend : public Backend {
   void gated_activation_backward(Activation a, ConstTensorView g, ConstTensorView u,
                                  ConstTensorView dy, TensorView dg, TensorView du) override {
     to_.gated_activation_backward(a, g, u, dy, dg, du);
+  }
+  void gated_activation_norm_backward(Activation a, ConstTensorView g, ConstTensorView u,
+                                      const NormArguments& n, ConstTensorView s, ConstTensorView dy,
+                                      TensorView dg, TensorView du, TensorView dgain) override {
+    to_.gated_activation_norm_backward(a, g, u, n, s, dy, dg, du, dgain);
   }
   void add(ConstTensorView a, ConstTensorView b, TensorView y) override { to_.add(a, b, y); }
   void dropout(ConstTensorView x, double p, const RandomStream& s, std::uint64_t f,

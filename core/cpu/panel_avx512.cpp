@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT
+// Panel kernels for AVX-512 with VNNI. A step of a panel is four registers of unsigned bytes, each
+// multiplied (vpdpbusd) by four signed bytes of a row that a load broadcasts to all outputs.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "core/cpu/panel_kernels.h"
+
+namespace bitnet::cpu {
+namespace {
+
+using std::int32_t;
+using std::int64_t;
+using std::int8_t;
+using std::uint8_t;
+
+constexpr int kLines = 4;           // registers of 16 outputs in a step
+constexpr int kRowBlock = 6;        // 4 lines x 6 rows = 24 accumulators of the 32 registers
+constexpr int kSignedOffset = 128;  // a signed panel holds value + 128, to be unsigned
+
+// --- products ---
+
+// sums += panel * row, four neighbours at a time. Not the intrinsic: with 24 accumulators GCC 12
+// copies and spills them around each use of it, which halves the speed.
+void add_dot(__m512i& sums, __m512i panel, __m512i row) {
+  asm("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(panel), "v"(row));
+}
+
+// Four bytes of a row for all outputs. From memory, because a broadcast from a register would take
+// one of the two ports that multiply.
+__m512i broadcast(const int8_t* row) {
+  __m512i out;
+  asm("vpbroadcastd %1, %0" : "=v"(out) : "m"(*reinterpret_cast<const int8_t(*)[4]>(row)));
+  return out;
+}
+
+// acc[t][o] = [acc[t][o] +] sum of panel * row - offset * row_sums[t].
+template <int kRows>
+void row_block(const uint8_t* panel, int64_t steps, const int8_t* rows, int64_t row_stride,
+               const int32_t* row_sums, int32_t offset, bool accumulate, int32_t* acc) {
+  __m512i sums[kRows][kLines];
+#pragma GCC unroll 8
+  for (int t = 0; t < kRows; ++t) {
+    const auto wrapped =
+        static_cast<std::uint32_t>(offset) * static_cast<std::uint32_t>(row_sums[t]);
+    const __m512i start = _mm512_set1_epi32(static_cast<int32_t>(0u - wrapped));
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) {
+      sums[t][i] = accumulate
+                       ? _mm512_add_epi32(start, _mm512_loadu_si512(acc + t * kPanelWidth + 16 * i))
+                       : start;
+    }
+  }
+  for (int64_t s = 0; s < steps; ++s) {
+    __m512i lines[kLines];
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) lines[i] = _mm512_loadu_si512(panel + s * kPanelStep + 64 * i);
+#pragma GCC unroll 8
+    for (int t = 0; t < kRows; ++t) {
+      const __m512i row = broadcast(rows + t * row_stride + 4 * s);
+#pragma GCC unroll 4
+      for (int i = 0; i < kLines; ++i) add_dot(sums[t][i], lines[i], row);
+    }
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kRows; ++t) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) {
+      _mm512_storeu_si512(acc + t * kPanelWidth + 16 * i, sums[t][i]);
+    }
+  }
+}
+
+void products(const uint8_t* panel, int64_t steps, const int8_t* rows, int64_t row_stride,
+              const int32_t* row_sums, int32_t offset, int64_t row_count, bool accumulate,
+              int32_t* acc) {
+  for (; row_count >= kRowBlock; row_count -= kRowBlock) {
+    row_block<kRowBlock>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    rows += kRowBlock * row_stride;
+    row_sums += kRowBlock;
+    acc += kRowBlock * kPanelWidth;
+  }
+  switch (row_count) {
+    case 1:
+      return row_block<1>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    case 2:
+      return row_block<2>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    case 3:
+      return row_block<3>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    case 4:
+      return row_block<4>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    case 5:
+      return row_block<5>(panel, steps, rows, row_stride, row_sums, offset, accumulate, acc);
+    default:
+      return;
+  }
+}
+
+void ternary_products(const uint8_t* panel, int64_t steps, const int8_t* rows, int64_t row_stride,
+                      const int32_t* row_sums, int64_t row_count, bool accumulate, int32_t* acc) {
+  products(panel, steps, rows, row_stride, row_sums, 1, row_count, accumulate, acc);
+}
+
+void signed_products(const int8_t* panel, int64_t steps, const int8_t* rows, int64_t row_stride,
+                     const int32_t* row_sums, int64_t row_count, bool accumulate, int32_t* acc) {
+  products(reinterpret_cast<const uint8_t*>(panel), steps, rows, row_stride, row_sums,
+           kSignedOffset, row_count, accumulate, acc);
+}
+
+// The sums of one row, in 16 elements.
+__m512i row_elements(const int8_t* row, int64_t columns) {
+  const __m512i ones = _mm512_set1_epi8(1);
+  __m512i sum = _mm512_setzero_si512();
+  for (int64_t c = 0; c < columns; c += 64) add_dot(sum, ones, _mm512_loadu_si512(row + c));
+  return sum;
+}
+
+void row_sums(const int8_t* rows, int64_t row_stride, int64_t columns, int64_t row_count,
+              int32_t* sums) {
+  int64_t t = 0;
+  for (; t + 4 <= row_count; t += 4) {
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (int r = 0; r < 4; ++r) v[r] = row_elements(rows + (t + r) * row_stride, columns);
+    const __m512i v01 =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+    const __m512i v23 =
+        _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+    // Element r of each 128-bit lane is a part of row r's sum.
+    const __m512i lanes =
+        _mm512_add_epi32(_mm512_unpacklo_epi64(v01, v23), _mm512_unpackhi_epi64(v01, v23));
+    const __m256i halves =
+        _mm256_add_epi32(_mm512_castsi512_si256(lanes), _mm512_extracti64x4_epi64(lanes, 1));
+    _mm_storeu_si128(
+        reinterpret_cast<__m128i*>(sums + t),
+        _mm_add_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1)));
+  }
+  for (; t < row_count; ++t) {
+    sums[t] = _mm512_reduce_add_epi32(row_elements(rows + t * row_stride, columns));
+  }
+}
+
+// --- panels ---
+
+// In place: element k of v[j] becomes element j of v[k].
+void transpose_16x16(__m512i v[16]) {
+  __m512i a[16];
+#pragma GCC unroll 4
+  for (int j = 0; j < 16; j += 4) {
+    const __m512i lo01 = _mm512_unpacklo_epi32(v[j], v[j + 1]);
+    const __m512i hi01 = _mm512_unpackhi_epi32(v[j], v[j + 1]);
+    const __m512i lo23 = _mm512_unpacklo_epi32(v[j + 2], v[j + 3]);
+    const __m512i hi23 = _mm512_unpackhi_epi32(v[j + 2], v[j + 3]);
+    // Lane l of a[j + n]: element 4 l + n of rows j .. j + 3.
+    a[j] = _mm512_unpacklo_epi64(lo01, lo23);
+    a[j + 1] = _mm512_unpackhi_epi64(lo01, lo23);
+    a[j + 2] = _mm512_unpacklo_epi64(hi01, hi23);
+    a[j + 3] = _mm512_unpackhi_epi64(hi01, hi23);
+  }
+#pragma GCC unroll 4
+  for (int n = 0; n < 4; ++n) {
+    const __m512i even01 = _mm512_shuffle_i32x4(a[n], a[n + 4], 0x88);
+    const __m512i odd01 = _mm512_shuffle_i32x4(a[n], a[n + 4], 0xdd);
+    const __m512i even23 = _mm512_shuffle_i32x4(a[n + 8], a[n + 12], 0x88);
+    const __m512i odd23 = _mm512_shuffle_i32x4(a[n + 8], a[n + 12], 0xdd);
+    v[n] = _mm512_shuffle_i32x4(even01, even23, 0x88);
+    v[n + 8] = _mm512_shuffle_i32x4(even01, even23, 0xdd);
+    v[n + 4] = _mm512_shuffle_i32x4(odd01, odd23, 0x88);
+    v[n + 12] = _mm512_shuffle_i32x4(odd01, odd23, 0xdd);
+  }
+}
+
+void forward_panel(const uint8_t* packed, int64_t row_stride, int64_t packed_rows, int64_t columns,
+                   uint8_t* panel) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  for (int64_t c = 0; c < columns; c += 64) {
+    __m512i v[16];
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) {
+      v[j] = j < packed_rows ? _mm512_loadu_si512(packed + j * row_stride + c)
+                             : _mm512_set1_epi8(0x55);  // four codes 1
+    }
+    transpose_16x16(v);
+#pragma GCC unroll 16
+    for (int s = 0; s < 16; ++s) {
+      uint8_t* lines = panel + (c / 4 + s) * kPanelStep;
+      // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
+      _mm512_storeu_si512(lines, _mm512_and_si512(v[s], mask));
+      _mm512_storeu_si512(lines + 64, _mm512_and_si512(_mm512_srli_epi16(v[s], 2), mask));
+      _mm512_storeu_si512(lines + 128, _mm512_and_si512(_mm512_srli_epi16(v[s], 4), mask));
+      _mm512_storeu_si512(lines + 192, _mm512_and_si512(_mm512_srli_epi16(v[s], 6), mask));
+    }
+  }
+}
+
+void input_gradient_panel(const uint8_t* packed, int64_t row_stride, int64_t packed_rows,
+                          uint8_t* panel) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  for (int64_t r = 0; r < packed_rows; ++r) {
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) {
+      // A byte abcd (2 bits each) of each 32-bit element; shifted left by 6, 12 and 18 bits its
+      // codes c, b and a come to the bottom of bytes 1, 2 and 3.
+      const __m512i bytes = _mm512_cvtepu8_epi32(
+          _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + r * row_stride + 16 * i)));
+      const __m512i low = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 6));
+      const __m512i high =
+          _mm512_or_si512(_mm512_slli_epi32(bytes, 12), _mm512_slli_epi32(bytes, 18));
+      _mm512_storeu_si512(panel + r * kPanelStep + 64 * i,
+                          _mm512_and_si512(_mm512_or_si512(low, high), mask));
+    }
+  }
+}
+
+void weight_gradient_panel(const int8_t* x, int64_t row_stride, int64_t tokens, int8_t* panel) {
+  const __m512i offset = _mm512_set1_epi8(-128);  // flips the top bit: adds 128
+  // Element 4 l + v takes element 4 v + l, so that the interleaving within 128-bit lanes below
+  // leaves neighbouring columns in each line.
+  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+  for (int64_t t = 0; t < tokens; t += 4) {
+    __m512i v[4];
+#pragma GCC unroll 4
+    for (int b = 0; b < 4; ++b) {
+      v[b] = offset;
+      if (t + b < tokens) {
+        const __m512i values = _mm512_loadu_si512(x + (t + b) * row_stride);
+        v[b] = _mm512_xor_si512(_mm512_permutexvar_epi32(order, values), offset);
+      }
+    }
+    const __m512i lo01 = _mm512_unpacklo_epi8(v[0], v[1]), hi01 = _mm512_unpackhi_epi8(v[0], v[1]);
+    const __m512i lo23 = _mm512_unpacklo_epi8(v[2], v[3]), hi23 = _mm512_unpackhi_epi8(v[2], v[3]);
+    int8_t* lines = panel + t / 4 * kPanelStep;
+    _mm512_storeu_si512(lines, _mm512_unpacklo_epi16(lo01, lo23));
+    _mm512_storeu_si512(lines + 64, _mm512_unpackhi_epi16(lo01, lo23));
+    _mm512_storeu_si512(lines + 128, _mm512_unpacklo_epi16(hi01, hi23));
+    _mm512_storeu_si512(lines + 192, _mm512_unpackhi_epi16(hi01, hi23));
+  }
+}
+
+// --- write-back ---
+
+void store_products(const int32_t* acc, int64_t tokens, int64_t packed_rows, const float* act_scale,
+                    float weight_scale, const float* residual, float* y, int64_t y_stride,
+                    int64_t quarter) {
+  const auto mask = static_cast<__mmask16>((1u << packed_rows) - 1);
+  for (int64_t t = 0; t < tokens; ++t) {
+    const __m512 scale = _mm512_set1_ps(act_scale[t] * weight_scale);
+#pragma GCC unroll 4
+    for (int i = 0; i < kLines; ++i) {
+      const int64_t place = t * y_stride + i * quarter;
+      const __m512i sums = _mm512_loadu_si512(acc + t * kPanelWidth + 16 * i);
+      __m512 out = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums));
+      if (residual != nullptr) {
+        out = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + place), out);
+      }
+      _mm512_mask_storeu_ps(y + place, mask, out);
+    }
+  }
+}
+
+}  // namespace
+
+const PanelKernels kPanelAvx512 = {
+    .name = "avx512vnni",
+    .ternary_products = ternary_products,
+    .signed_products = signed_products,
+    .row_sums = row_sums,
+    .forward_panel = forward_panel,
+    .input_gradient_panel = input_gradient_panel,
+    .weight_gradient_panel = weight_gradient_panel,
+    .store_products = store_products,
+};
+
+}  // namespace bitnet::cpu

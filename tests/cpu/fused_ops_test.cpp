@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: MIT
+// The CPU backend's fused operations: the bits of the operations that they stand for, done one after
+// the other, on every instruction set.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <limits>
+#include <string>
+#include <vector>
+
+#include "core/cpu/cpu_backend.h"
+#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
+
+namespace bitnet {
+namespace {
+
+// No rows, one, and several tasks; widths with and without a tail of lanes.
+Shape generated_shape() {
+  return GENERATE(Shape{0, 64}, Shape{1, 200}, Shape{70, 256}, Shape{150, 200}, Shape{150, 64});
+}
+
+struct Quantized {
+  Quantized(Backend& be, const Shape& shape)
+      : codes(be.make_tensor(DType::i8, shape)),
+        act_scale(be.make_tensor(DType::f32, {shape[0]})),
+        stats(be.make_tensor(DType::f32, {shape[0], 2})) {}
+  Tensor codes, act_scale, stats;
+};
+
+// Equal bits, but for those of a NaN.
+bool same(const std::vector<float>& a, const std::vector<float>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](float x, float y) {
+    return std::bit_cast<std::uint32_t>(x) == std::bit_cast<std::uint32_t>(y) ||
+           (std::isnan(x) && std::isnan(y));
+  });
+}
+
+void check_equal(Backend& be, const Quantized& a, const Quantized& b) {
+  CHECK(test::to_host<std::int8_t>(be, a.codes) == test::to_host<std::int8_t>(be, b.codes));
+  CHECK(same(test::floats_of(be, a.act_scale), test::floats_of(be, b.act_scale)));
+  CHECK(same(test::floats_of(be, a.stats), test::floats_of(be, b.stats)));
+}
+
+struct Operands {
+  Tensor random(std::uint32_t seed) const { return random(seed, shape); }
+  Tensor random(std::uint32_t seed, const Shape& other) const {
+    return test::to_device(backend, other, test::random_numbers(seed, other.elements()));
+  }
+  Tensor gain(std::uint32_t seed) const { return random(seed, {shape[1]}); }
+  Tensor empty() const { return backend.make_tensor(DType::f32, shape); }
+  Quantized quantized() const { return {backend, shape}; }
+  Backend& backend;
+  Shape shape;
+};
+
+TEST_CASE("norm_quantize is norm, then quantize_activations") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto kind = GENERATE(NormKind::rms, NormKind::layer);
+  const Operands make{*be, generated_shape()};
+  const Tensor x = make.random(1), gain = make.gain(2);
+  for (const bool with_gain : {false, true}) {
+    const ConstTensorView gains = with_gain ? gain.view() : ConstTensorView();
+    Quantized parts = make.quantized(), fused = make.quantized();
+    Tensor y = make.empty();
+    be->norm(kind, x, gains, 1e-5f, y, parts.stats);
+    be->quantize_activations(y, parts.codes, parts.act_scale);
+    be->norm_quantize({kind, gains, 1e-5f}, x, fused.codes, fused.act_scale, fused.stats);
+    check_equal(*be, fused, parts);
+  }
+}
+
+TEST_CASE("gated activations fused with a norm and a quantisation give what all give in turn") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto activation = GENERATE(Activation::silu, Activation::relu2, Activation::gelu);
+  const auto kind = GENERATE(NormKind::rms, NormKind::layer);
+  const Operands make{*be, generated_shape()};
+  const Tensor gate = make.random(3), up = make.random(4), gain = make.gain(5), dy = make.random(6);
+  for (const bool gated : {false, true}) {
+    const ConstTensorView ups = gated ? up.view() : ConstTensorView();
+    Tensor h = make.empty(), y = make.empty(), dh = make.empty();
+    be->gated_activation(activation, gate, ups, h);
+    {
+      Quantized parts = make.quantized(), fused = make.quantized();
+      be->quantize_activations(h, parts.codes, parts.act_scale);
+      be->gated_activation_quantize(activation, gate, ups, {}, fused.codes, fused.act_scale, {});
+      check_equal(*be, fused, parts);
+    }
+    for (const bool with_gain : {false, true}) {
+      const NormArguments norm{kind, with_gain ? gain.view() : ConstTensorView(), 1e-5f};
+      Quantized parts = make.quantized(), fused = make.quantized();
+      be->norm(kind, h, norm.gain, norm.eps, y, parts.stats);
+      be->quantize_activations(y, parts.codes, parts.act_scale);
+      be->gated_activation_quantize(activation, gate, ups, norm, fused.codes, fused.act_scale,
+                                    fused.stats);
+      check_equal(*be, fused, parts);
+
+      Tensor dgate = make.empty(), dup = make.empty(), fused_dgate = make.empty(),
+             fused_dup = make.empty();
+      Tensor dgain = make.gain(7), fused_dgain = make.gain(7);
+      const auto gradient = [&](Tensor& t, bool wanted) {
+        return wanted ? t.view() : TensorView();
+      };
+      be->norm_backward(kind, h, norm.gain, parts.stats, dy, dh, false, gradient(dgain, with_gain));
+      be->gated_activation_backward(activation, gate, ups, dh, dgate, gradient(dup, gated));
+      be->gated_activation_norm_backward(activation, gate, ups, norm, parts.stats, dy, fused_dgate,
+                                         gradient(fused_dup, gated),
+                                         gradient(fused_dgain, with_gain));
+      CHECK(test::floats_of(*be, fused_dgate) == test::floats_of(*be, dgate));
+      CHECK(test::floats_of(*be, fused_dup) == test::floats_of(*be, dup));
+      CHECK(test::floats_of(*be, fused_dgain) == test::floats_of(*be, dgain));
+    }
+  }
+}
+
+TEST_CASE(
+    "a fused row that is not finite has codes of 0 and a scale that is not, others are as ever") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const float odd =
+      GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
+               -std::numeric_limits<float>::infinity());
+  const auto kind = GENERATE(NormKind::rms, NormKind::layer);
+  const std::int64_t bad = 2;
+  const Operands make{*be, {5, 200}};
+  const Tensor clean = make.random(13), up = make.random(14);
+  Tensor x = make.random(13);
+  const auto place = static_cast<std::size_t>(bad * make.shape[1] + 197);  // in the tail
+  x.as<float>()[place] = odd;
+  const NormArguments norm{kind, {}, 1e-5f};
+  const auto check = [&](const auto& operation) {
+    Quantized fused = make.quantized(), expected = make.quantized();
+    operation(x, fused);
+    operation(clean, expected);
+    for (std::int64_t row = 0; row < make.shape[0]; ++row) {
+      const auto codes = test::to_host<std::int8_t>(*be, fused.codes.view().rows(row, 1));
+      const float scale = test::floats_of(*be, fused.act_scale)[std::size_t(row)];
+      if (row == bad) {
+        CHECK(!std::isfinite(scale));
+        CHECK(codes == std::vector<std::int8_t>(codes.size(), 0));
+      } else {
+        CHECK(scale == test::floats_of(*be, expected.act_scale)[std::size_t(row)]);
+        CHECK(codes == test::to_host<std::int8_t>(*be, expected.codes.view().rows(row, 1)));
+      }
+    }
+  };
+  check([&](ConstTensorView input, Quantized& q) {
+    be->norm_quantize(norm, input, q.codes, q.act_scale, q.stats);
+  });
+  for (const Activation activation : {Activation::silu, Activation::relu2, Activation::gelu}) {
+    INFO("activation " << int(activation));
+    // As the ungated value an element of -infinity is one of 0 or NaN: it stands in `up` instead.
+    for (const bool with_norm : {false, true}) {
+      check([&](ConstTensorView input, Quantized& q) {
+        be->gated_activation_quantize(activation, up, input, norm, q.codes, q.act_scale,
+                                      with_norm ? q.stats.view() : TensorView());
+      });
+    }
+  }
+}
+
+TEST_CASE("the gradients of a gated activation may take the place of dy and of up") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto activation = GENERATE(Activation::silu, Activation::relu2, Activation::gelu);
+  const auto kind = GENERATE(NormKind::rms, NormKind::layer);
+  const Operands make{*be, {70, 200}};
+  const Tensor gate = make.random(15), up = make.random(16), dy = make.random(17),
+               gain = make.gain(18);
+  Tensor h = make.empty(), stats = be->make_tensor(DType::f32, {70, 2}), y = make.empty();
+  be->gated_activation(activation, gate, up, h);
+  be->norm(kind, h, gain, 1e-5f, y, stats);
+  const auto check = [&](const auto& gradients) {
+    Tensor dgate = make.empty(), dup = make.empty(), in_dy = make.random(17),
+           in_up = make.random(16);
+    gradients(up, dy, dgate, dup);
+    gradients(in_up, in_dy, in_dy, in_up);
+    CHECK(test::floats_of(*be, in_dy) == test::floats_of(*be, dgate));
+    CHECK(test::floats_of(*be, in_up) == test::floats_of(*be, dup));
+  };
+  check([&](ConstTensorView ups, ConstTensorView from, TensorView dgate, TensorView dup) {
+    be->gated_activation_backward(activation, gate, ups, from, dgate, dup);
+  });
+  check([&](ConstTensorView ups, ConstTensorView from, TensorView dgate, TensorView dup) {
+    Tensor dgain = make.gain(19);
+    be->gated_activation_norm_backward(activation, gate, ups, {kind, gain, 1e-5f}, stats, from,
+                                       dgate, dup, dgain);
+  });
+}
+
+TEST_CASE("an accumulating norm_backward is norm_backward, then add") {
+  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto kind = GENERATE(NormKind::rms, NormKind::layer);
+  const Operands make{*be, generated_shape()};
+  const Tensor x = make.random(8), gain = make.gain(9), dy = make.random(10);
+  Tensor y = make.empty(), stats = be->make_tensor(DType::f32, {make.shape[0], 2}),
+         dx = make.empty(), sum = make.random(11), expected = make.random(11);
+  Tensor dgain = make.gain(12), other_dgain = make.gain(12);
+  be->norm(kind, x, gain, 1e-5f, y, stats);
+  be->norm_backward(kind, x, gain, stats, dy, dx, false, dgain);
+  be->add(expected, dx, expected);
+  be->norm_backward(kind, x, gain, stats, dy, sum, true, other_dgain);
+  CHECK(test::floats_of(*be, sum) == test::floats_of(*be, expected));
+  CHECK(test::floats_of(*be, other_dgain) == test::floats_of(*be, dgain));
+}
+
+}  // namespace
+}  // namespace bitnet

@@ -3,6 +3,7 @@
 // made.
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <chrono>
 
 #include "app/commands.h"
 #include "app/model_option.h"
@@ -15,7 +16,7 @@ namespace bitnet {
 namespace {
 
 struct GenerateArguments {
-  std::string model = kDefaultModel;
+  std::string model = kDefaultModel, head = "int8";
   std::string prompt, prompt_file;
   CLI::Option* prompt_option = nullptr;
   bool echo = false, ignore_eos = false;
@@ -49,6 +50,7 @@ const char* to_text(StopReason reason) {
 void run_generate(const GenerateArguments& arguments, AppContext& context) {
   const std::string prompt = read_prompt(arguments);
   const std::unique_ptr<Transformer> model = load_model(context.backend(), arguments.model);
+  model->use_head(parse_head(arguments.head));
   Generator generator(*model, arguments.options);
 
   bool line_open = false;
@@ -58,7 +60,13 @@ void run_generate(const GenerateArguments& arguments, AppContext& context) {
     line_open = bytes.back() != '\n';
   };
   if (arguments.echo) emit(prompt);
-  const GenerateStats stats = generator.generate(prompt, emit);
+  std::string first_token;  // for the last line
+  const GenerateStats stats = generator.generate(prompt, [&](std::string_view bytes) {
+    emit(bytes);
+    if (!first_token.empty()) return;
+    const std::chrono::duration<double> since = std::chrono::steady_clock::now() - context.started;
+    first_token = fmt::format("first token after {:.2f} s; ", since.count());
+  });
   if (line_open && stdout_is_terminal()) write_stderr_line("");
 
   if (stats.dropped_tokens > 0)
@@ -66,8 +74,9 @@ void run_generate(const GenerateArguments& arguments, AppContext& context) {
         "bitnet: the prompt is longer than the context of {} tokens; only its last {} were used",
         model->config().max_position_embeddings, stats.prompt_tokens));
   write_stderr_line(fmt::format(
-      "bitnet: prompt {} tokens, {:.1f} tokens/s; generated {} tokens, {:.1f} tokens/s; stopped {}",
-      stats.prompt_tokens, per_second(stats.prompt_tokens, stats.prompt_seconds),
+      "bitnet: {}prompt {} tokens, {:.1f} tokens/s; generated {} tokens, {:.1f} tokens/s; stopped "
+      "{}",
+      first_token, stats.prompt_tokens, per_second(stats.prompt_tokens, stats.prompt_seconds),
       stats.generated_tokens, per_second(stats.generated_tokens, stats.generate_seconds),
       to_text(stats.reason)));
 }
@@ -81,6 +90,7 @@ void add_generate_command(CLI::App& program, AppContext& context) {
   SamplerOptions& sampler = options.sampler;
 
   add_model_option(*command, arguments->model);
+  add_head_option(*command, arguments->head);
   arguments->prompt_option =
       command->add_option("PROMPT", arguments->prompt, "The text to continue (default: stdin)");
   command
@@ -114,7 +124,19 @@ void add_generate_command(CLI::App& program, AppContext& context) {
       ->add_option("--repetition-penalty", sampler.repetition_penalty,
                    fmt::format("Over 1 makes tokens of the last {} less likely", kRepetitionWindow))
       ->capture_default_str();
+  command
+      ->add_option_function<std::string>(
+          "--kv-cache",
+          [&options](const std::string& name) {
+            options.kv_cache = name == "fp16" ? DType::f16 : DType::f32;
+          },
+          "Precision of cached keys and values: fp32, or fp16 for half the memory")
+      ->check(CLI::IsMember({"fp32", "fp16"}))
+      ->default_str("fp32");
   command->add_option("--seed", sampler.seed, "The same seed gives the same text")
+      ->check([](const std::string& text) {
+        return text.starts_with('-') ? text + " is negative; expected 0 or more" : std::string();
+      })
       ->capture_default_str();
   context.add_device_options(*command);
   command->footer(

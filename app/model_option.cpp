@@ -58,6 +58,20 @@ void add_model_option(CLI::App& command, std::string& model) {
       ->capture_default_str();
 }
 
+void add_head_option(CLI::App& command, std::string& head) {
+  command
+      .add_option("--head", head,
+                  "fp32 or int8: in what the output head is computed. int8 reads a quarter of the "
+                  "bytes and rounds head and activations to 8 bits, so logits differ slightly: "
+                  "generate takes it to be quick, eval takes fp32 because it measures")
+      ->check(CLI::IsMember({"fp32", "int8"}))
+      ->capture_default_str();
+}
+
+HeadPrecision parse_head(const std::string& head) {
+  return head == "int8" ? HeadPrecision::int8 : HeadPrecision::fp32;
+}
+
 fs::path default_packed_folder(const fs::path& model) {
   fs::path folder = model.has_filename() ? model : model.parent_path();  // "runs/a/" is "runs/a"
   // A link such as runs/latest will lead elsewhere one day: the name is that of what it leads to

@@ -20,6 +20,10 @@ inline constexpr const char* kDefaultModel = "runs/latest";
 
 void add_model_option(CLI::App& command, std::string& model);
 
+// --head, a HeadPrecision; `head` holds its default.
+void add_head_option(CLI::App& command, std::string& head);
+HeadPrecision parse_head(const std::string& head);
+
 // Where `bitnet quantize` puts the packed form of the model at `model` unless told:
 // "<model>-packed". A link is followed first.
 std::filesystem::path default_packed_folder(const std::filesystem::path& model);

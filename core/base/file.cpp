@@ -111,6 +111,11 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::expect_whole_read() const {
+  // A wish: where the file system has no large pages this fails, and nothing is lost.
+  if (data_ != nullptr) ::madvise(const_cast<std::uint8_t*>(data_), size_, MADV_HUGEPAGE);
+}
+
 std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
   std::uint64_t size = 0;
   const Descriptor descriptor(open_regular(path, size));

@@ -24,6 +24,9 @@ class MappedFile {
 
   std::span<const std::uint8_t> bytes() const { return {data_, size_}; }
   const std::filesystem::path& path() const { return path_; }
+  // Says that all of it will be read, so that the system maps it, and reads what is not yet in its
+  // cache, in large pages where it can: a first touch of every page then costs next to nothing.
+  void expect_whole_read() const;
 
  private:
   std::filesystem::path path_;

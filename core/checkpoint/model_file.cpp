@@ -14,33 +14,65 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
+using Entry = SafetensorsFile::Entry;
+
 // check_model() has made sure that the entry exists and fits.
-void load_tensor(Backend& backend, const SafetensorsFile& file, const std::string& name,
-                 TensorView destination) {
-  const SafetensorsFile::Entry* entry = file.find(name);
-  BITNET_CHECK(entry != nullptr && entry->elements() == destination.elements(),
-               "{} does not fit tensor '{}'", file.path().string(), name);
-  if (entry->dtype == "BF16") {
-    std::vector<float> floats(static_cast<std::size_t>(entry->elements()));
-    decode_floats(*entry, 0, floats);
+const Entry& entry_of(const SafetensorsFile& file, const std::string& name, std::int64_t elements) {
+  const Entry* entry = file.find(name);
+  BITNET_CHECK(entry != nullptr && entry->elements() == elements, "{} does not fit tensor '{}'",
+               file.path().string(), name);
+  return *entry;
+}
+
+void copy_floats(Backend& backend, const Entry& entry, TensorView destination) {
+  if (entry.dtype == "BF16") {
+    std::vector<float> floats(static_cast<std::size_t>(entry.elements()));
+    decode_floats(entry, 0, floats);
     backend.copy_from_host(floats.data(), destination);
   } else {
-    backend.copy_from_host(entry->bytes.data(), destination);
+    backend.copy_from_host(entry.bytes.data(), destination);
   }
 }
 
-void load_tensors(const SafetensorsFile& file, Transformer& transformer) {
-  Backend& backend = transformer.backend();
-  for (Parameter& parameter : transformer.parameters().all()) {
-    const std::string& name = parameter.spec.name;
-    if (parameter.value) {
-      load_tensor(backend, file, name, parameter.value);
-    } else {
-      load_tensor(backend, file, name, parameter.packed);
-      load_tensor(backend, file, weight_scale_name(name), parameter.weight_scale);
-    }
-  }
-  transformer.refresh_quantized();
+Tensor copied_floats(Backend& backend, const Entry& entry, const Shape& shape) {
+  Tensor tensor = backend.make_tensor(DType::f32, shape);
+  copy_floats(backend, entry, tensor);
+  return tensor;
+}
+
+// 3 is the one 2-bit value that stands for no code.
+void check_codes(Backend& backend, const SafetensorsFile& file, const Entry& entry,
+                 ConstTensorView packed) {
+  if (backend.valid_codes(packed)) return;
+  const std::int64_t found = find_invalid_code(entry.bytes);
+  if (found < 0)  // the file is mapped: somebody wrote to it after valid_codes() had looked
+    throw FormatError(file.path().string(), entry.offset,
+                      fmt::format("tensor '{}' was changed while it was read", entry.name));
+  const auto place = static_cast<std::uint64_t>(found);
+  throw FormatError(file.path().string(), entry.offset + place,
+                    fmt::format("tensor '{}': a 2-bit value of 3 in byte {:#04x}, expected 0, 1 "
+                                "or 2",
+                                entry.name, entry.bytes[place]));
+}
+
+// The tensors of a packed model, in place where they can be.
+TensorSource packed_source(Backend& backend, std::shared_ptr<const SafetensorsFile> file) {
+  return [&backend, file = std::move(file)](const StoredTensor& wanted) {
+    const Entry& entry = entry_of(*file, wanted.name, wanted.shape.elements());
+    const bool bf16 = entry.dtype == "BF16";
+    if (bf16 && !wanted.may_be_bf16) return copied_floats(backend, entry, wanted.shape);
+    Tensor tensor =
+        backend.adopt(file, entry.bytes.data(), bf16 ? DType::bf16 : wanted.dtype, wanted.shape);
+    if (wanted.dtype == DType::u8) check_codes(backend, *file, entry, tensor);
+    return tensor;
+  };
+}
+
+TensorSource latent_source(Backend& backend, const SafetensorsFile& file) {
+  return [&backend, &file](const StoredTensor& wanted) {
+    return copied_floats(backend, entry_of(file, wanted.name, wanted.shape.elements()),
+                         wanted.shape);
+  };
 }
 
 // What decides the function that the model computes.
@@ -54,10 +86,14 @@ ordered_json function_fields(const ModelConfig& config) {
 }  // namespace
 
 std::unique_ptr<Transformer> load_model(Backend& backend, const fs::path& path) {
-  const SafetensorsFile file(find_model_file(path));
-  const ModelSource source = check_model(file);
-  auto transformer = std::make_unique<Transformer>(backend, source.config, source.form);
-  load_tensors(file, *transformer);
+  const auto file = std::make_shared<const SafetensorsFile>(find_model_file(path));
+  const ModelSource source = check_model(*file);
+  file->expect_whole_read();
+  auto transformer = std::make_unique<Transformer>(backend, source.config, source.form,
+                                                   source.form == WeightForm::packed
+                                                       ? packed_source(backend, file)
+                                                       : latent_source(backend, *file));
+  transformer->refresh_quantized();
   return transformer;
 }
 
@@ -77,7 +113,9 @@ void load_parameters(const fs::path& path, Transformer& transformer) {
                       fmt::format("is of another model: its {} is {}, expected {}", wanted.key(),
                                   stored.at(wanted.key()).dump(), wanted.value().dump()));
   }
-  load_tensors(file, transformer);
+  for (Parameter& p : transformer.parameters().all())
+    copy_floats(transformer.backend(), entry_of(file, p.spec.name, p.value.elements()), p.value);
+  transformer.refresh_quantized();
 }
 
 void save_latent(Transformer& transformer, const fs::path& folder,
@@ -111,7 +149,13 @@ std::map<std::string, std::string> model_metadata(const ModelConfig& config, Wei
 
 std::vector<float> host_floats(Backend& backend, ConstTensorView tensor) {
   std::vector<float> floats(static_cast<std::size_t>(tensor.elements()));
-  backend.copy_to_host(tensor, floats.data());
+  if (tensor.dtype() == DType::bf16) {
+    Tensor widened = backend.make_tensor(DType::f32, tensor.shape());
+    backend.convert(tensor, widened);
+    backend.copy_to_host(widened, floats.data());
+  } else {
+    backend.copy_to_host(tensor, floats.data());
+  }
   return floats;
 }
 

@@ -36,10 +36,13 @@ ModelConfig read_model_config(const SafetensorsFile& file);
 
 // Throws Error when there is no model at `path`, FormatError when its files are not a whole model:
 // every tensor that the configuration asks for must be there with its shape and dtype, and no
-// other.
+// other. Scales are checked too, codes only by load_model().
 ModelSource resolve_model(const std::filesystem::path& path);
 
-// Reads the model in the form it is stored in, ready to run.
+// The model in the form it is stored in, ready to run. A packed one reads its weights where they
+// lie in the file, which stays mapped (and must not be changed in place) as long as the model
+// lives.
+// Throws as resolve_model() does, and for codes that are none.
 std::unique_ptr<Transformer> load_model(Backend& backend, const std::filesystem::path& path);
 
 // Fills a latent transformer from what resolve_model(path) finds, which must be latent and compute
@@ -70,9 +73,6 @@ PackedReport save_packed(
     Transformer& transformer, const std::filesystem::path& folder, FloatDtype float_dtype,
     bool force, const std::map<std::string, std::string>& extra_metadata = {},
     const std::function<void(const std::filesystem::path& written)>& verify = {});
-
-// The name of the scales of a projection: "….q_proj.weight" -> "….q_proj.weight_scale".
-std::string weight_scale_name(const std::string& weight_name);
 
 // A tensor of a model file as the configuration demands it.
 struct ExpectedTensor {

@@ -83,19 +83,6 @@ void check_tensor(const SafetensorsFile& file, const ExpectedTensor& expected) {
         fmt::format("tensor '{}' is {} {}, expected {} {}", expected.name, entry->dtype,
                     shape_text(entry->shape), dtype_text(expected), shape_text(expected.shape)));
   }
-  if (expected.packed) {
-    // 3 is the one 2-bit value that stands for no code.
-    const auto bad = std::find_if(entry->bytes.begin(), entry->bytes.end(), [](std::uint8_t byte) {
-      return (byte & (byte >> 1) & 0x55) != 0;
-    });
-    if (bad != entry->bytes.end()) {
-      const auto place = static_cast<std::uint64_t>(bad - entry->bytes.begin());
-      throw FormatError(
-          path, entry->offset + place,
-          fmt::format("tensor '{}': a 2-bit value of 3 in byte {:#04x}, expected 0, 1 or 2",
-                      expected.name, *bad));
-    }
-  }
   if (expected.scale) {
     std::vector<float> scales(static_cast<std::size_t>(entry->elements()));
     decode_floats(*entry, 0, scales);
@@ -183,8 +170,6 @@ ModelSource check_model(const SafetensorsFile& file) {
 ModelSource resolve_model(const fs::path& path) {
   return check_model(SafetensorsFile(find_model_file(path)));
 }
-
-std::string weight_scale_name(const std::string& weight_name) { return weight_name + "_scale"; }
 
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config, WeightForm form) {
   std::vector<ExpectedTensor> list;

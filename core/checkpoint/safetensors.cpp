@@ -26,6 +26,7 @@ constexpr std::uint64_t kFormatMaxHeaderBytes = 100'000'000;
 // Ours: a parsed header takes some twenty times its length, and a thousand layers need 2 MB.
 constexpr std::uint64_t kMaxHeaderBytes = std::uint64_t{1} << 24;
 constexpr std::size_t kMaxRank = 64;
+constexpr std::uint64_t kLineBytes = 64;  // a cache line
 constexpr const char* kMetadataKey = "__metadata__";
 
 // Bits of one element; 0 for an unknown name.
@@ -241,10 +242,12 @@ Layout lay_out(std::span<const TensorToWrite> tensors,
     BITNET_CHECK(names.insert(tensor.name).second, "two tensors named {}", tensor.name);
     layout.order.push_back(&tensor);
   }
-  std::sort(layout.order.begin(), layout.order.end(), [](const auto* a, const auto* b) {
-    const int a_bits = bits_of(a->dtype), b_bits = bits_of(b->dtype);
-    return a_bits != b_bits ? a_bits > b_bits : a->name < b->name;
-  });
+  const auto place = [](const TensorToWrite* tensor) {
+    const bool whole_lines = bytes_of(*tensor) % kLineBytes == 0;
+    return std::tuple(!whole_lines, -bits_of(tensor->dtype), std::string_view(tensor->name));
+  };
+  std::sort(layout.order.begin(), layout.order.end(),
+            [&](const auto* a, const auto* b) { return place(a) < place(b); });
 
   std::uint64_t data_bytes = 0;
   ordered_json header;
@@ -257,7 +260,9 @@ Layout lay_out(std::span<const TensorToWrite> tensors,
         {"dtype", tensor->dtype}, {"shape", tensor->shape}, {"data_offsets", {begin, data_bytes}}};
   }
   std::string text = header.dump(-1, ' ', false, json::error_handler_t::replace);
-  text.resize((text.size() + 7) / 8 * 8, ' ');  // so that the tensors are aligned
+  const std::uint64_t data_start =
+      (kLengthBytes + text.size() + kLineBytes - 1) / kLineBytes * kLineBytes;
+  text.resize(data_start - kLengthBytes, ' ');
   const std::uint64_t length = text.size();
   layout.header.assign(reinterpret_cast<const char*>(&length), kLengthBytes);
   layout.header += text;

@@ -40,6 +40,7 @@ class SafetensorsFile {
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   std::span<const Entry> entries() const { return entries_; }  // in the order of their bytes
   const Entry* find(std::string_view name) const;              // nullptr when there is none
+  void expect_whole_read() const { file_.expect_whole_read(); }
 
  private:
   MappedFile file_;
@@ -68,9 +69,10 @@ struct TensorToWrite {
 };
 
 // Writes by way of OutputFile: the old file, if any, stays until the new one is complete on the
-// disk. Tensors are sorted by width of the dtype (widest first) and name, so the same content is
-// always the same bytes. "format": "pt" is added to the metadata, without which Hugging Face's
-// loaders refuse a file.
+// disk. Tensors of whole cache lines (64 bytes) come first and begin at one; the others are aligned
+// to their element. Both are sorted by width of the dtype (widest first) and name, so the same
+// content is always the same bytes. "format": "pt" is added to the metadata, without which Hugging
+// Face's loaders refuse a file.
 void write_safetensors(const std::filesystem::path& path, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
 

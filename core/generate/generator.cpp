@@ -19,12 +19,10 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 }  // namespace
 
-std::int64_t generator_bytes(Backend& backend, const ModelConfig& config) {
+std::int64_t generator_bytes(Backend& backend, const ModelConfig& config, DType kv_cache) {
   const std::int64_t context = config.max_position_embeddings,
-                     of_token = Activations(backend, config, 1, 1, false).bytes(),
-                     keys = config.num_hidden_layers * config.kv_heads() * config.head_size() *
-                            size_of(DType::f32);
-  return context * 2 * keys + std::min(context, kPrefillTokens) * of_token;
+                     of_token = Activations(backend, config, 1, 1, false).bytes();
+  return kv_cache_bytes(config, context, kv_cache) + std::min(context, kPrefillTokens) * of_token;
 }
 
 Generator::Generator(Transformer& model, const GenerateOptions& options)
@@ -32,10 +30,7 @@ Generator::Generator(Transformer& model, const GenerateOptions& options)
       options_(options),
       sampler_(options.sampler),
       context_(model.config().max_position_embeddings),
-      cache_(model.backend(), model.config(), context_),
-      activations_(model.backend(), model.config(), 1, std::min(context_, kPrefillTokens),
-                   /*keep_for_backward=*/false),
-      tokens_(model.backend().make_tensor(DType::i32, {std::min(context_, kPrefillTokens)})),
+      cache_(model.backend(), model.config(), context_, options.kv_cache),
       logits_(static_cast<std::size_t>(model.config().vocab_size)) {
   model.config().require_byte_vocabulary();
   if (options_.max_new_tokens < 0)
@@ -44,14 +39,24 @@ Generator::Generator(Transformer& model, const GenerateOptions& options)
   StopMatcher check_stop_strings(options_.stop);
 }
 
+void Generator::reserve(std::int64_t tokens) {
+  tokens = std::min(tokens, kPrefillTokens);
+  if (activations_ != nullptr && activations_->max_tokens >= tokens) return;
+  activations_.reset();  // first, so that there are never two
+  activations_ = std::make_unique<Activations>(model_.backend(), model_.config(), 1, tokens,
+                                               /*keep_for_backward=*/false);
+  tokens_ = model_.backend().make_tensor(DType::i32, {tokens});
+}
+
 void Generator::extend(std::span<const std::int32_t> tokens) {
+  reserve(static_cast<std::int64_t>(tokens.size()));
   const auto chunk = static_cast<std::size_t>(tokens_.elements());
   while (!tokens.empty()) {
     const auto part = tokens.first(std::min(tokens.size(), chunk));
     const auto count = static_cast<std::int64_t>(part.size());
     const TensorView row = tokens_.view().rows(0, count).reshaped({1, count});
     model_.backend().copy_from_host(part.data(), row);
-    const TensorView logits = model_.extend(row, cache_, activations_);
+    const TensorView logits = model_.extend(row, cache_, *activations_);
     tokens = tokens.subspan(part.size());
     if (tokens.empty()) model_.backend().copy_to_host(logits, logits_.data());
   }

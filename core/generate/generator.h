@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -19,6 +20,7 @@ struct GenerateOptions {
   SamplerOptions sampler;
   std::vector<std::string> stop;        // ends the text; not part of it
   bool stop_at_end_of_document = true;  // byte 0 ends the text; not part of it
+  DType kv_cache = DType::f32;          // or f16: half the memory, each key and value rounded once
 };
 
 enum class StopReason : std::uint8_t { length, stop_string, end_of_document };
@@ -31,8 +33,8 @@ struct GenerateStats {
   StopReason reason = StopReason::length;
 };
 
-// Bytes of the cache and the activations that a Generator allocates.
-std::int64_t generator_bytes(Backend& backend, const ModelConfig& config);
+// Bytes of the cache and the activations that a Generator allocates at most.
+std::int64_t generator_bytes(Backend& backend, const ModelConfig& config, DType kv_cache);
 
 // The model sees byte 0 (end of document), the prompt, and what it has written, as in training and
 // evaluation. It sees at most C = max_position_embeddings tokens: when one more would not fit, the
@@ -49,6 +51,7 @@ class Generator {
   GenerateStats generate(std::string_view prompt, const Emit& emit);
 
  private:
+  void reserve(std::int64_t tokens);
   // Appends tokens to the cache; the logits after the last one are then in logits_.
   void extend(std::span<const std::int32_t> tokens);
   // Makes the model see history_, which has grown by `added` tokens.
@@ -59,8 +62,9 @@ class Generator {
   Sampler sampler_;
   std::int64_t context_;  // C
   KvCache cache_;
-  Activations activations_;
-  Tensor tokens_;                      // i32 [chunk]
+  // For the tokens computed at once; remade for more of them, up to a bound.
+  std::unique_ptr<Activations> activations_;
+  Tensor tokens_;                      // i32 [activations_->max_tokens]
   std::vector<std::int32_t> history_;  // every token so far
   std::vector<float> logits_;          // [V]
 };

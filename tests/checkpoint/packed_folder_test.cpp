@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include <cmath>
 #include <cstdlib>
+#include <cstring>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <set>
+#include <sstream>
 
 #include "core/base/error.h"
 #include "core/base/file.h"
@@ -19,8 +22,10 @@ using nlohmann::json;
 namespace {
 
 const std::vector<std::int32_t> kTokens = {1, 2, 3, 0, 2, 1};
-const fs::path kFixture = fs::path(BITNET_SOURCE_DIR) / "tests" / "fixtures" / "checkpoint" /
-                          "packed_format_1.safetensors";
+// The same content; the first is from before tensors began at a cache line.
+const fs::path kFixtures = fs::path(BITNET_SOURCE_DIR) / "tests" / "fixtures" / "checkpoint",
+               kUnalignedFixture = kFixtures / "packed_format_1.safetensors",
+               kFixture = kFixtures / "packed_format_1_aligned.safetensors";
 
 std::set<std::string> names_in(const fs::path& folder) {
   std::set<std::string> names;
@@ -32,6 +37,19 @@ std::vector<std::uint8_t> bytes_of(const SafetensorsFile& file, const std::strin
   const auto* entry = file.find(name);
   REQUIRE(entry != nullptr);
   return {entry->bytes.begin(), entry->bytes.end()};
+}
+
+// As /proc/self/maps says.
+bool is_mapped_from_a_file(const std::byte* data) {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    char dash = 0;
+    std::uintptr_t first = 0, end = 0;
+    std::istringstream(line) >> std::hex >> first >> dash >> end;
+    const auto place = reinterpret_cast<std::uintptr_t>(data);
+    if (place >= first && place < end) return line.find("model.safetensors") != std::string::npos;
+  }
+  return false;
 }
 
 // The model of the fixture, written today.
@@ -134,6 +152,41 @@ TEST_CASE("bf16 halves all but codes and scales") {
   CHECK(test::logits_of(*packed, kTokens, 2) == test::logits_of(*model, kTokens, 2));
 }
 
+TEST_CASE("a packed model's weights are used where they lie in the file") {
+  const test::TemporaryFolder folder;
+  const FloatDtype dtype = GENERATE(FloatDtype::f32, FloatDtype::bf16);
+  const auto backend = make_cpu_backend(1);
+  const auto model = test::make_small_model(*backend, test::small_config("b158", 1));
+  save_packed(*model, folder / "p", dtype, false);
+  const auto packed = load_model(*backend, folder / "p");
+  fs::remove_all(folder / "p");  // the mapping stays
+  for (const Parameter& p : packed->parameters().all()) {
+    CAPTURE(p.spec.name);
+    const bool table = p.spec.role == TensorRole::embedding;
+    if (table) CHECK((p.value.dtype() == DType::bf16) == (dtype == FloatDtype::bf16));
+    if (table || p.packed) {
+      CHECK(is_mapped_from_a_file(table ? p.value.view().raw() : p.packed.view().raw()));
+    }
+  }
+  CHECK(test::logits_of(*packed, kTokens, 2) == test::logits_of(*model, kTokens, 2));
+}
+
+TEST_CASE("a packed file with misaligned tensors computes the same") {
+  const test::TemporaryFolder folder;
+  const auto backend = make_cpu_backend(1);
+  const auto model = test::make_small_model(*backend, test::small_config("b158", 1));
+  save_packed(*model, folder / "p", FloatDtype::f32, false);
+  std::string content = read_text_file(folder / "p" / "model.safetensors");
+  std::uint64_t length = 0;
+  std::memcpy(&length, content.data(), sizeof length);
+  content.insert(8 + length, 1, ' ');  // the header's padding grows by a byte
+  ++length;
+  std::memcpy(content.data(), &length, sizeof length);
+  write_file(folder / "p" / "model.safetensors", content);
+  const auto packed = load_model(*backend, folder / "p");
+  CHECK(test::logits_of(*packed, kTokens, 2) == test::logits_of(*model, kTokens, 2));
+}
+
 TEST_CASE("a float model has nothing to pack") {
   const test::TemporaryFolder folder;
   const auto backend = make_cpu_backend(1);
@@ -225,8 +278,10 @@ TEST_CASE("files of packed format 1 are read, and written byte for byte") {
     write_file(kFixture, packed_today());
   }
   const auto backend = make_cpu_backend(1);
-  const auto loaded = load_model(*backend, kFixture);
   const auto model = test::make_small_model(*backend, test::small_config("b158", 1));
-  CHECK(test::logits_of(*loaded, kTokens, 2) == test::logits_of(*model, kTokens, 2));
+  for (const fs::path& fixture : {kUnalignedFixture, kFixture}) {
+    const auto loaded = load_model(*backend, fixture);
+    CHECK(test::logits_of(*loaded, kTokens, 2) == test::logits_of(*model, kTokens, 2));
+  }
   CHECK(packed_today() == read_text_file(kFixture));
 }

@@ -41,7 +41,7 @@ std::string tensor(const std::string& dtype, const std::string& shape, const std
 
 }  // namespace
 
-TEST_CASE("a written file reads back, widest dtype first and aligned") {
+TEST_CASE("a written file reads back, whole cache lines first, then the widest dtype") {
   const test::TemporaryFolder folder;
   const std::vector<std::uint8_t> codes = {0x50, 0x25, 0x42};
   const std::vector<std::uint16_t> halves = {0x3f80, 0xc000};
@@ -57,12 +57,12 @@ TEST_CASE("a written file reads back, widest dtype first and aligned") {
   CHECK(file.metadata() ==
         std::map<std::string, std::string>{{"format", "pt"}, {"key", "value \"ü\""}});
   REQUIRE(file.entries().size() == 4);
-  CHECK(file.entries()[0].name == "scale");
-  CHECK(file.entries()[1].name == "a.none");
+  CHECK(file.entries()[0].name == "a.none");  // no bytes: a whole number of lines
+  CHECK(file.entries()[1].name == "scale");
   CHECK(file.entries()[2].name == "b.half");
   CHECK(file.entries()[3].name == "codes");
-  CHECK(file.entries()[0].offset % 8 == 0);
-  CHECK(file.entries()[0].elements() == 1);
+  CHECK(file.entries()[1].offset % 64 == 0);
+  CHECK(file.entries()[1].elements() == 1);
   CHECK(file.find("a.none")->elements() == 0);
   CHECK(file.find("nothing") == nullptr);
   CHECK(std::memcmp(file.find("codes")->bytes.data(), codes.data(), 3) == 0);
@@ -71,6 +71,28 @@ TEST_CASE("a written file reads back, widest dtype first and aligned") {
   CHECK(floats == std::vector<float>{1.0f, -2.0f});
   decode_floats(*file.find("b.half"), 1, std::span(floats).first(1));
   CHECK(floats[0] == -2.0f);
+}
+
+TEST_CASE("tensors of whole cache lines begin at one, the others are aligned to their element") {
+  const test::TemporaryFolder folder;
+  const std::vector<std::uint8_t> zeros(4 * 96);
+  std::vector<TensorToWrite> tensors;
+  for (const std::int64_t elements : {16, 17, 32, 1, 96, 3}) {
+    for (const char* dtype : {"F32", "BF16", "U8"})
+      tensors.push_back({.name = fmt::format("{}{}", dtype, elements),
+                         .dtype = dtype,
+                         .shape = {elements},
+                         .bytes = zeros.data()});
+  }
+  for (const std::size_t metadata : {0, 1, 40}) {  // header of another length
+    write_safetensors(folder / "f", tensors, {{"key", std::string(metadata, 'x')}});
+    const SafetensorsFile file(folder / "f");
+    for (const auto& entry : file.entries()) {
+      CAPTURE(entry.name, metadata);
+      const std::size_t width = entry.bytes.size() / static_cast<std::size_t>(entry.shape[0]);
+      CHECK(entry.offset % (entry.bytes.size() % 64 == 0 ? 64 : width) == 0);
+    }
+  }
 }
 
 TEST_CASE("misaligned tensors are read") {

@@ -107,6 +107,16 @@ TEST_CASE("a generator's texts are independent of each other") {
   CHECK(first.size() == 20);
 }
 
+TEST_CASE("a longer prompt after a shorter one, and the other way round, changes no text") {
+  TinyModel tiny;
+  Generator generator(tiny.model, tokens(20));
+  for (const std::string prompt : {"a", "a longer one", "b"}) {
+    std::string out;
+    generator.generate(prompt, [&](std::string_view bytes) { out += bytes; });
+    CHECK(out == text(tiny.model, tokens(20), prompt));
+  }
+}
+
 TEST_CASE("a stop string ends the text before it, wherever it falls") {
   TinyModel tiny;
   const std::string whole = text(tiny.model, tokens(40), "abc");

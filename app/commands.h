@@ -3,6 +3,7 @@
 // runs in their callback.
 #pragma once
 
+#include <chrono>
 #include <memory>
 #include <string>
 
@@ -24,6 +25,12 @@ class AppContext {
   // DeviceError.
   Backend& backend();
 
+  // When this object was made, before the command line was read: generate's time to the first
+  // token counts from here.
+  const std::chrono::steady_clock::time_point started = std::chrono::steady_clock::now();
+
+  int threads() const { return threads_; }  // of --threads; 0: one for each processor
+
   // 130 after an interrupt that was obeyed; errors are thrown, not set here.
   int exit_code = 0;
 
@@ -41,5 +48,6 @@ void add_eval_command(CLI::App& program, AppContext& context);
 void add_generate_command(CLI::App& program, AppContext& context);
 void add_quantize_command(CLI::App& program, AppContext& context);
 void add_inspect_command(CLI::App& program, AppContext& context);
+void add_bench_command(CLI::App& program, AppContext& context);
 
 }  // namespace bitnet

@@ -55,6 +55,7 @@ int report_parse_result(const CLI::App& program, const CLI::ParseError& result,
 }
 
 int run(int argc, char** argv) {
+  AppContext context;
   CLI::App program("Trains, evaluates, quantizes and runs 1-bit language models.", "bitnet");
   program.set_version_flag("--version",
                            fmt::format("bitnet {} (git {}; {})", kVersion, kGitId, kBuild));
@@ -63,12 +64,12 @@ int run(int argc, char** argv) {
       "Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed, 2 wrong "
       "usage or config,\n"
       "3 a file is damaged or foreign, 4 no usable device or memory, 130 interrupted.");
-  AppContext context;
   add_train_command(program, context);
   add_eval_command(program, context);
   add_generate_command(program, context);
   add_quantize_command(program, context);
   add_inspect_command(program, context);
+  add_bench_command(program, context);
   try {
     program.parse(argc, argv);  // runs the command
   } catch (const CLI::ParseError& result) {

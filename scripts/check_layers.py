@@ -24,6 +24,8 @@ LAYERS = {
     "core/generate": ["core/base", "core/tensor", "core/backend", "core/data", "core/model"],
     "core/train": ["core/base", "core/tensor", "core/quant", "core/backend", "core/data", "core/model", "core/checkpoint",
                    "core/eval", "core/generate"],
+    "core/bench": ["core/base", "core/tensor", "core/quant", "core/backend", "core/data", "core/model", "core/checkpoint",
+                   "core/eval", "core/generate", "core/train"],
     "cuda": ["core/base", "core/tensor", "core/quant", "core/backend"],
 }
 

@@ -10,7 +10,7 @@ packages=(
   libdnnl-dev ocl-icd-opencl-dev  # oneDNN's CMake files look for OpenCL, which bitnet does not use
   ca-certificates curl unzip      # get_data.sh
 )
-test_packages=(catch2 python3 g++-aarch64-linux-gnu qemu-user)
+test_packages=(catch2 libbenchmark-dev python3 g++-aarch64-linux-gnu qemu-user)
 
 case "${1-}" in
   "") ;;

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// What `bitnet bench` prints: tables for people, one JSON object for programs.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/bench/workloads.h"
+#include "core/cpu/machine_limits.h"
+
+namespace bitnet {
+
+struct BenchLimit {
+  std::string name;    // "memory_read"
+  std::string unit;    // "GB/s"
+  std::string kernel;  // what reached it
+  Statistics value;
+};
+
+struct BenchReport {
+  std::string isa;
+  int threads = 0;
+  std::int64_t l2_bytes = 0;       // of all threads
+  std::vector<BenchLimit> limits;  // l3_read only where a workload is bound by it
+  struct Result {
+    std::string config;  // the name of its file without ".json"
+    BenchRow row;
+  };
+  std::vector<Result> results;
+  struct Skipped {
+    std::string workload, reason;
+  };
+  std::vector<Skipped> skipped;
+};
+
+// `samples` of `name` per second, in units of 10^9.
+BenchLimit make_limit(std::string name, std::string unit, const LimitMeasurement& samples);
+
+void print_bench_tables(const BenchReport& report);
+void print_bench_json(const BenchReport& report);
+
+}  // namespace bitnet

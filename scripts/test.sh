@@ -23,14 +23,14 @@ stage_release() {
 # The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 stage_asan() {
   configure asan
-  run cmake --build build/asan --target bitnet_tests --parallel "$jobs"
+  run cmake --build build/asan --target bitnet_unit_tests --parallel "$jobs"
   run ctest --preset asan
 }
 
 # The unit tests under ThreadSanitizer.
 stage_tsan() {
   configure tsan
-  run cmake --build build/tsan --target bitnet_tests --parallel "$jobs"
+  run cmake --build build/tsan --target bitnet_unit_tests --parallel "$jobs"
   run ctest --preset tsan
 }
 

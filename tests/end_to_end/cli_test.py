@@ -132,13 +132,14 @@ class CliTest(unittest.TestCase):
 
     def test_version_and_help_go_to_stdout(self):
         self.assertRegex(self.bitnet("--version").stdout.decode(), r"^bitnet \d+\.\d+\.\d+ \(git \S+; \w+ [\d.]+, \w+, kernels scalar[ \w]*\)\n$")
-        for command in ([], ["train"], ["eval"], ["generate"], ["quantize"], ["inspect"]):
+        for command in ([], ["train"], ["eval"], ["generate"], ["quantize"], ["inspect"], ["bench"]):
             result = self.bitnet(*command, "--help")
             self.assertIn(b"--help", result.stdout)
             self.assertEqual(result.stderr, b"")
 
     def test_wrong_usage_is_exit_code_2_and_one_line(self):
         for arguments in ([], ["nothing"], ["eval", "--nothing"], ["eval", "--split", "half"], ["generate", "--seed", "x"],
+                          ["generate", "a", "--seed", "-1"], ["generate", "a", "--head", "fp16"], ["eval", "--head", "int4"],
                           ["inspect"], ["eval", "--device", "tpu"], ["generate", "--top-p", "2", "a", "--model", "runs/a"],
                           ["generate", "--stop", "", "a", "--model", "runs/a"], ["quantize", "runs/a-packed"]):
             result = self.bitnet(*arguments, code=2)
@@ -399,6 +400,18 @@ class CliTest(unittest.TestCase):
             self.assertEqual(latent.stdout, packed.stdout)
             self.assertEqual(len(latent.stdout), 150)  # more than twice the context
             self.assertIn(b"generated 150 tokens", latent.stderr)
+            self.assertRegex(latent.stderr, rb"first token after \d+\.\d\d s; prompt 9 tokens")
+
+    def test_an_int8_head_scores_nearly_as_an_fp32_head(self):
+        scores = {}
+        for head in ("fp32", "int8"):
+            result = json.loads(self.bitnet("eval", "--json", "--head", head, "--model", "runs/a-packed").stdout)
+            self.assertEqual(result["head"], head)
+            scores[head] = result["bits_per_byte"]
+        default = json.loads(self.bitnet("eval", "--json", "--model", "runs/a-packed").stdout)
+        self.assertEqual(default["bits_per_byte"], scores["fp32"])
+        self.assertNotEqual(scores["int8"], scores["fp32"])
+        self.assertLess(abs(scores["int8"] - scores["fp32"]), 0.02)
 
     def test_the_prompt_comes_from_the_argument_a_file_or_stdin(self):
         tail = ["--greedy", "--max-new-tokens", "30", "--ignore-eos", "--model", "runs/a"]
@@ -446,6 +459,79 @@ class CliTest(unittest.TestCase):
         text = self.bitnet("inspect", "foreign.safetensors").stdout.decode()
         self.assertIn("\\x1b]0;owned", text)
         self.assertLess(max(map(len, text.splitlines())), 300)
+
+    # --- precision of the cache -------------------------------------------------------------------------------------
+
+    def test_generate_takes_an_fp16_cache_of_keys_and_values(self):
+        for precision in ("fp32", "fp16"):
+            result = self.bitnet("generate", "The ", "--model", "runs/a", "--max-new-tokens", 8, "--greedy",
+                                 "--ignore-eos", "--kv-cache", precision)
+            self.assertGreaterEqual(len(result.stdout), 8)
+        error_line(self.bitnet("generate", "The ", "--model", "runs/a", "--kv-cache", "fp8", code=2))
+
+    # --- bench ------------------------------------------------------------------------------------------------------
+
+    def check_limits(self, report):
+        self.assertEqual(sorted({*report["limits"]} - {"l3_read"}), ["fp32_fma", "int8_dot", "l2_read", "memory_read"])
+        self.assertEqual("l3_read" in report["limits"], any(row["bound_by"] == "l3_read" for row in report["results"]))
+        self.assertGreater(report["l2_bytes"], 0)
+        for limit in report["limits"].values():
+            self.assertGreater(limit["min"], 0)
+            self.assertTrue(limit["min"] <= limit["median"] <= limit["max"], limit)
+
+    def test_bench_measures_the_limits_of_the_machine(self):
+        environment = {**os.environ, "BITNET_CPU_ISA": "scalar"}
+        report = json.loads(self.bitnet("bench", "limits", "--json", "--repeats", 1, "--threads", 1,
+                                        env=environment).stdout)
+        self.check_limits(report)
+        self.assertEqual((report["isa"], report["threads"], report["results"]), ("scalar", 1, []))
+
+    def test_bench_measures_every_workload_of_a_config_as_a_fraction_of_a_limit(self):
+        temporary = self.work / "temporary"
+        (temporary / "bitnet-bench-killed" / "model").mkdir(parents=True)  # what a killed run left
+        report = json.loads(self.bitnet("bench", "--json", "--repeats", 1, "--config", "tiny.json",
+                                        env={**os.environ, "TMPDIR": str(temporary)}).stdout)
+        self.check_limits(report)
+        self.assertEqual([row["workload"] for row in report["results"]], ["train", "prefill", "decode", "load"])
+        self.assertEqual(report["skipped"], [])
+        self.assertEqual(list(temporary.iterdir()), [])
+        for row in report["results"]:
+            self.assertEqual(row["config"], "tiny")
+            self.assertGreaterEqual(row["repeats"], 1)
+            self.assertGreater(row["fraction_of_limit"], 0)
+            self.assertIn(row["bound_by"], ("memory_read", "l3_read", "l2_read", "int8_dot", "fp32_fma"))
+            if row["peak_memory_bytes"] is not None:  # not every system lets us know
+                self.assertGreater(row["peak_memory_bytes"], 2**20)
+
+    def test_bench_prints_a_table_and_leaves_out_what_does_not_fit(self):
+        huge = ["--set", "train.per_device_train_batch_size=32768", "--set", "train.gradient_accumulation_steps=1",
+                "--set", "model.intermediate_size=1048576"]
+        result = self.bitnet("bench", "train", "--repeats", 1, "--config", "tiny.json", *huge, code=4)
+        self.assertIn("of memory", error_line(result))
+        text = self.bitnet("bench", "decode", "--repeats", 1, "--config", "tiny.json").stdout.decode()
+        self.assertRegex(text, r"(?m)^memory read +\d")
+        self.assertRegex(text, r"(?m)^decode +tiny +\d.* tokens/s +\d+\.\d % +l2 read +\d+ MB$")
+
+    def test_bench_refuses_what_it_cannot_measure(self):
+        for arguments in (["speed"], ["prefill", "--config", "tiny.json", "--tokens", "65"],
+                          ["decode", "--config", "tiny.json", "--context", "64"], ["all", "--repeats", "0"]):
+            result = self.bitnet("bench", *arguments, code=2)
+            error_line(result)
+            self.assertNotIn(b"measuring", result.stderr)
+
+    def test_bench_reads_only_the_config_that_it_needs(self):
+        # The built-in config's train.sequence_length is 256.
+        report = json.loads(self.bitnet("bench", "prefill", "--json", "--repeats", 1, "--tokens", 8,
+                                        "--set", "model.max_position_embeddings=16").stdout)
+        self.assertEqual([row["tokens"] for row in report["results"]], [8])
+
+    def test_one_failed_workload_costs_the_others_nothing(self):
+        report = json.loads(self.bitnet("bench", "--json", "--repeats", 1, "--config", "tiny.json", "--set",
+                                        "train.max_steps=1", env={**os.environ, "TMPDIR": "/nowhere"}).stdout)
+        self.assertEqual([row["workload"] for row in report["results"]], ["prefill", "decode"])
+        self.assertEqual([skipped["workload"] for skipped in report["skipped"]], ["train", "load"])
+        self.assertIn("train.max_steps", report["skipped"][0]["reason"])
+        self.assertIn("TMPDIR", report["skipped"][1]["reason"])
 
     def test_damaged_files_are_exit_code_3_with_path_and_offset(self):
         damaged = self.work / "damaged"

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "core/cpu/panel_kernels.h"
+#include "core/cpu/transpose_avx2.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -184,28 +185,6 @@ void row_sums(const int8_t* rows, int64_t row_stride, int64_t columns, int64_t r
 }
 
 // --- panels ---
-
-// In place: element k of v[j] becomes element j of v[k].
-void transpose_8x8(__m256i v[8]) {
-  __m256i a[8];
-#pragma GCC unroll 2
-  for (int j = 0; j < 8; j += 4) {
-    const __m256i lo01 = _mm256_unpacklo_epi32(v[j], v[j + 1]);
-    const __m256i hi01 = _mm256_unpackhi_epi32(v[j], v[j + 1]);
-    const __m256i lo23 = _mm256_unpacklo_epi32(v[j + 2], v[j + 3]);
-    const __m256i hi23 = _mm256_unpackhi_epi32(v[j + 2], v[j + 3]);
-    // Lane l of a[j + n]: element 4 l + n of rows j .. j + 3.
-    a[j] = _mm256_unpacklo_epi64(lo01, lo23);
-    a[j + 1] = _mm256_unpackhi_epi64(lo01, lo23);
-    a[j + 2] = _mm256_unpacklo_epi64(hi01, hi23);
-    a[j + 3] = _mm256_unpackhi_epi64(hi01, hi23);
-  }
-#pragma GCC unroll 4
-  for (int n = 0; n < 4; ++n) {
-    v[n] = _mm256_permute2x128_si256(a[n], a[n + 4], 0x20);
-    v[n + 4] = _mm256_permute2x128_si256(a[n], a[n + 4], 0x31);
-  }
-}
 
 void forward_panel(const uint8_t* packed, int64_t row_stride, int64_t packed_rows, int64_t columns,
                    uint8_t* panel) {

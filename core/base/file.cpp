@@ -6,12 +6,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <system_error>
 #include <utility>
 
 #include "core/base/error.h"
+#include "core/base/machine.h"
 
 namespace bitnet {
 namespace {
@@ -150,12 +152,24 @@ OutputFile::~OutputFile() {
 
 void OutputFile::write(std::span<const std::uint8_t> bytes) {
   BITNET_CHECK(descriptor_ >= 0, "write to {} after its commit", path_.string());
+  constexpr auto kBlock = static_cast<std::size_t>(kLargePage);
+  while (!bytes.empty()) {
+    const std::size_t count = std::min(bytes.size(), kBlock - pending_.size());
+    pending_.insert(pending_.end(), bytes.data(), bytes.data() + count);
+    bytes = bytes.subspan(count);
+    if (pending_.size() == kBlock) flush();
+  }
+}
+
+void OutputFile::flush() {
+  std::span<const std::uint8_t> bytes = pending_;
   while (!bytes.empty()) {
     const ssize_t count = ::write(descriptor_, bytes.data(), bytes.size());
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw_system_error(path_, "write", errno);
     bytes = bytes.subspan(static_cast<std::size_t>(count));
   }
+  pending_.clear();
 }
 
 void OutputFile::write(std::string_view text) {
@@ -164,6 +178,7 @@ void OutputFile::write(std::string_view text) {
 
 void OutputFile::commit() {
   BITNET_CHECK(descriptor_ >= 0, "second commit of {}", path_.string());
+  flush();
   sync_descriptor(descriptor_, path_);
   if (::close(std::exchange(descriptor_, -1)) != 0) throw_system_error(path_, "close", errno);
   if (::rename(temporary_.c_str(), path_.c_str()) != 0) {

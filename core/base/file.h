@@ -9,6 +9,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace bitnet {
 
@@ -40,8 +41,8 @@ std::string read_text_file(const std::filesystem::path& path,
 
 // A file being written: append, then commit(), which flushes it to the disk (fsync) and gives it
 // its final name by an atomic rename. Destroyed before commit(), it removes its temporary file and
-// the old file, if any, stays. Every failed write throws Error with the path and the system's
-// reason (for example "No space left on device").
+// the old file, if any, stays. A failed write, which may show as late as in commit(), throws Error
+// with the path and the system's reason (for example "No space left on device").
 class OutputFile {
  public:
   explicit OutputFile(const std::filesystem::path& path);
@@ -54,8 +55,13 @@ class OutputFile {
   void commit();
 
  private:
+  void flush();
+
   std::filesystem::path path_, temporary_;
   int descriptor_ = -1;
+  // What follows the last whole large page of the file. Linux caches a file in pages as large as
+  // the writes that made it, and maps it with large pages only where they are that large.
+  std::vector<std::uint8_t> pending_;
 };
 
 void write_file(const std::filesystem::path& path,

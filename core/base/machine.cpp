@@ -3,11 +3,15 @@
 
 #include <malloc.h>
 #include <sched.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <set>
+#include <span>
 
 namespace bitnet {
 namespace {
@@ -45,12 +49,42 @@ std::string cache_folder(int processor, int level) {
   return "";
 }
 
+// The whole large pages within the memory.
+std::span<char> whole_pages(void* memory, std::int64_t bytes) {
+  const auto begin = reinterpret_cast<std::uintptr_t>(memory);
+  const auto page = static_cast<std::uintptr_t>(kLargePage);
+  const std::uintptr_t first = (begin + page - 1) / page * page,
+                       end = (begin + static_cast<std::uintptr_t>(bytes)) / page * page;
+  if (first >= end) return {};
+  return {static_cast<char*>(memory) + (first - begin), end - first};
+}
+
 }  // namespace
 
 std::int64_t physical_memory() {
   static const std::int64_t bytes =
       std::int64_t{::sysconf(_SC_PHYS_PAGES)} * ::sysconf(_SC_PAGE_SIZE);
   return bytes;
+}
+
+void prefer_large_pages(void* memory, std::int64_t bytes) {
+  const std::span<char> pages = whole_pages(memory, bytes);
+  if (!pages.empty()) ::madvise(pages.data(), pages.size(), MADV_HUGEPAGE);
+}
+
+void take_large_pages(void* memory, std::int64_t bytes) {
+  using Clock = std::chrono::steady_clock;
+  constexpr std::chrono::milliseconds kSlow{1}, kPatience{10};
+  const std::span<char> pages = whole_pages(memory, bytes);
+  Clock::duration lost{0};  // in pages that took too long
+  for (std::size_t place = 0; place < pages.size() && lost < kPatience; place += kLargePage) {
+    char* const page = pages.data() + place;
+    const auto before = Clock::now();
+    if (::madvise(page, kLargePage, MADV_HUGEPAGE) != 0) return;
+    *static_cast<volatile char*>(page) = 0;
+    const auto taken = Clock::now() - before;
+    if (taken > kSlow) lost += taken;
+  }
 }
 
 std::string processor_name() {

@@ -11,6 +11,17 @@ namespace bitnet {
 // of an error.
 std::int64_t physical_memory();
 
+// Large pages (2 MiB on x86) spare address translations: what is larger than any cache is read an
+// eighth to a third faster from them. Both calls are wishes that do nothing where the system has no
+// such pages. This one is for memory of which all that matters will soon be touched, where it does
+// not matter how long that takes.
+inline constexpr std::int64_t kLargePage = std::int64_t{2} << 20;
+void prefer_large_pages(void* memory, std::int64_t bytes);
+// This one is for memory that is about to be written as a whole by something that a user waits for.
+// It takes large pages as long as the system has them at hand: where the host of a virtual machine
+// takes back free memory, a large page can take it 6 ms, thirty times as long as to clear one.
+void take_large_pages(void* memory, std::int64_t bytes);
+
 // As the system calls it, e.g. "AMD Ryzen 7 7840U"; "unknown" where it does not say.
 std::string processor_name();
 

@@ -7,6 +7,7 @@
 #include <omp.h>
 #include <sched.h>
 
+#include <algorithm>
 #include <atomic>
 #include <exception>
 
@@ -23,6 +24,21 @@ static void __tsan_release(void*) {}
 #endif
 
 namespace bitnet {
+namespace {
+
+// A contiguous part of the tasks, which one thread takes in ascending order: what they read is then
+// one stretch of memory, so that prefetches past the end of a task are of use to the next one, and
+// a thread's caches may still hold it from the last run of the same shape. Counters rather than a
+// plain split: who is done takes the tasks that others have left, so a foreign process on one core
+// delays one task, not half of them.
+struct alignas(64) Share {
+  std::atomic<std::int64_t> next{0};
+  std::int64_t end = 0;
+};
+
+constexpr std::int64_t kMaxShares = 64;  // more threads than that have one together
+
+}  // namespace
 
 ThreadTeam::ThreadTeam(int threads) : threads_(threads) {
   if (threads_ <= 0) {
@@ -43,7 +59,12 @@ void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::i
     for (std::int64_t i = 0; i < count; ++i) call(task, i);
     return;
   }
-  std::atomic<std::int64_t> next{0};
+  Share shares[kMaxShares];
+  const std::int64_t share_count = std::min<std::int64_t>(threads_, kMaxShares);
+  for (std::int64_t s = 0; s < share_count; ++s) {
+    shares[s].next.store(count * s / share_count, std::memory_order_relaxed);
+    shares[s].end = count * (s + 1) / share_count;
+  }
   std::exception_ptr failure;
   char start = 0, end = 0;
   __tsan_release(&start);
@@ -53,14 +74,18 @@ void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::i
   {
     __tsan_acquire(&start);
     try {
-      // An atomic counter rather than a static split: a foreign process on one core then delays one
-      // task, not half of them.
-      for (std::int64_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < count;)
-        call(task, i);
+      const std::int64_t own = omp_get_thread_num() % share_count;
+      for (std::int64_t s = own; s < own + share_count; ++s) {
+        Share& share = shares[s % share_count];
+        while (share.next.load(std::memory_order_relaxed) < share.end) {
+          const std::int64_t i = share.next.fetch_add(1, std::memory_order_relaxed);
+          if (i < share.end) call(task, i);
+        }
+      }
     } catch (...) {
 #pragma omp critical(bitnet_thread_team)
       if (!failure) failure = std::current_exception();
-      next = count;
+      for (Share& share : shares) share.next = count;
     }
     __tsan_release(&end);
   }

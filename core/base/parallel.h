@@ -18,8 +18,9 @@ class ThreadTeam {
   // Within a task: which of the team's threads runs it, in [0, size()).
   static int thread();
 
-  // Calls task(i) once for each i in [0, count), tasks being handed out one at a time in ascending
-  // order, and returns when all are done. An exception thrown by a task is rethrown here (the first
+  // Calls task(i) once for each i in [0, count) and returns when all are done. Each thread takes a
+  // contiguous part of them one at a time in ascending order, the same one whenever count is the
+  // same, and then what other threads have left of theirs. An exception thrown by a task is rethrown here (the first
   // one). Not re-entrant: a task must not call run().
   template <typename Task>
   void run(std::int64_t count, const Task& task) const {

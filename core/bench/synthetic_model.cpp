@@ -4,7 +4,11 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstdlib>
+#include <memory>
 #include <vector>
+
+#include "core/base/machine.h"
 
 namespace bitnet {
 namespace {
@@ -33,15 +37,65 @@ std::uint16_t upper_half(float value) { return static_cast<std::uint16_t>(bits_o
 constexpr std::int64_t kWordsOfTask = 1 << 14;
 constexpr std::int64_t kWordsAtOnce = std::int64_t{1} << 20;  // 8 MB on the host
 
+// Words [first, first + count) of a stream into `words`, by all threads.
+template <typename MakeWord>
+void make_words(const ThreadTeam& team, std::uint64_t stream, std::int64_t first,
+                std::int64_t count, const MakeWord& make_word, std::uint64_t* words) {
+  team.run(tile_count(count, kWordsOfTask), [&](std::int64_t task) {
+    const std::int64_t end = std::min(count, (task + 1) * kWordsOfTask);
+    for (std::int64_t i = task * kWordsOfTask; i < end; ++i)
+      words[i] = make_word(random_word(stream, static_cast<std::uint64_t>(first + i)));
+  });
+}
+
+// The codes of a model, one tensor behind the other as in a packed file, which the system maps with
+// large pages where it can.
+class PackedCodes {
+ public:
+  PackedCodes(const ModelConfig& config, const ThreadTeam& team)
+      : team_(team), kind_(config.linear_kind()) {
+    std::int64_t bytes = 0;
+    for (const TensorSpec& spec : list_tensors(config))
+      if (spec.role == TensorRole::projection && config.quantized())
+        bytes += spec.shape.elements() / 4;
+    if (bytes > physical_memory())
+      throw DeviceError(fmt::format("{} bytes of packed weights do not fit into the machine's {}",
+                                    bytes, physical_memory()));
+    bytes = std::max<std::int64_t>(tile_count(bytes, kLargePage), 1) * kLargePage;
+    memory_.reset(static_cast<std::uint64_t*>(std::aligned_alloc(
+                      static_cast<std::size_t>(kLargePage), static_cast<std::size_t>(bytes))),
+                  [](std::uint64_t* p) { std::free(p); });
+    if (memory_ == nullptr)
+      throw DeviceError(fmt::format("no memory for {} bytes of packed weights", bytes));
+    prefer_large_pages(memory_.get(), bytes);
+  }
+
+  // The next tensor, u8 of this shape: a multiple of 64 elements.
+  Tensor make(Backend& backend, Shape shape) {
+    std::uint64_t* const words = memory_.get() + used_;
+    const std::int64_t count = shape.elements() / 8;
+    make_words(
+        team_, kFirstStream + tensors_++, 0, count,
+        [this](std::uint64_t random) {
+          return kind_ == LinearKind::b1 ? binary_word(random) : ternary_word(random);
+        },
+        words);
+    used_ += count;
+    return backend.adopt(memory_, words, DType::u8, shape);
+  }
+
+ private:
+  static constexpr std::uint64_t kFirstStream = 1 << 15;  // beyond those of the other tensors
+  const ThreadTeam& team_;
+  LinearKind kind_;
+  std::shared_ptr<std::uint64_t> memory_;
+  std::int64_t used_ = 0;  // words
+  std::uint64_t tensors_ = 0;
+};
+
 class Filler {
  public:
   Filler(Backend& backend, const ThreadTeam& team) : backend_(backend), team_(team) {}
-
-  void fill_codes(TensorView packed, LinearKind kind, std::uint64_t stream) {
-    fill(packed, stream, [kind](std::uint64_t random) {
-      return kind == LinearKind::b1 ? binary_word(random) : ternary_word(random);
-    });
-  }
 
   // Uniform in +-sqrt(3) * deviation: the deviation of a uniform variable is its range / sqrt(3).
   void fill_uniform(TensorView values, double deviation, std::uint64_t stream) {
@@ -80,12 +134,7 @@ class Filler {
     words_.resize(static_cast<std::size_t>(std::min(words, kWordsAtOnce)));
     for (std::int64_t first = 0; first < words; first += kWordsAtOnce) {
       const std::int64_t count = std::min(kWordsAtOnce, words - first);
-      team_.run(tile_count(count, kWordsOfTask), [&](std::int64_t task) {
-        const std::int64_t end = std::min(count, (task + 1) * kWordsOfTask);
-        for (std::int64_t i = task * kWordsOfTask; i < end; ++i)
-          words_[static_cast<std::size_t>(i)] =
-              make_word(random_word(stream, static_cast<std::uint64_t>(first + i)));
-      });
+      make_words(team_, stream, first, count, make_word, words_.data());
       const std::int64_t element = size_of(tensor.dtype()),
                          bytes = std::min(count * 8, tensor.bytes() - first * 8);
       backend_.copy_from_host(
@@ -102,18 +151,20 @@ class Filler {
 
 std::unique_ptr<Transformer> make_synthetic_model(Backend& backend, const ModelConfig& config,
                                                   const ThreadTeam& team) {
-  const TensorSource unfilled = [&](const StoredTensor& wanted) {
+  PackedCodes codes(config, team);
+  const TensorSource unfilled_but_codes = [&](const StoredTensor& wanted) {
+    if (wanted.dtype == DType::u8) return codes.make(backend, wanted.shape);
     return backend.make_tensor(wanted.may_be_bf16 ? DType::bf16 : wanted.dtype, wanted.shape);
   };
   auto model = std::make_unique<Transformer>(
-      backend, config, config.quantized() ? WeightForm::packed : WeightForm::latent, unfilled);
+      backend, config, config.quantized() ? WeightForm::packed : WeightForm::latent,
+      unfilled_but_codes);
   Filler filler(backend, team);
   std::uint64_t stream = 0;
   for (Parameter& p : model->parameters().all()) {
     ++stream;
     if (p.packed) {
       const auto inputs = static_cast<double>(p.spec.shape[1]);
-      filler.fill_codes(p.packed, config.linear_kind(), stream);
       filler.fill_constant(p.weight_scale, static_cast<float>(1 / std::sqrt(inputs)));
     } else if (p.spec.role == TensorRole::norm_gain) {
       filler.fill_constant(p.value, 1.0f);

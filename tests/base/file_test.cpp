@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/base/error.h"
+#include "core/base/machine.h"
 #include "tests/support/catch.h"
 #include "tests/support/file_size_limit.h"
 #include "tests/support/temporary_folder.h"
@@ -105,4 +106,21 @@ TEST_CASE("a folder that cannot be written to is named with the reason") {
   make_folders(folder / "a" / "b");
   make_folders(folder / "a" / "b");
   CHECK(fs::is_directory(folder / "a" / "b"));
+}
+
+TEST_CASE("an output file holds what was written, in pieces of any size") {
+  const test::TemporaryFolder folder;
+  const auto block = static_cast<std::size_t>(kLargePage);  // is written at once
+  for (const std::size_t size : {std::size_t{0}, block - 1, block, block + 1, 3 * block + 7}) {
+    for (const std::size_t piece : {std::size_t{4099}, block, 4 * block}) {
+      INFO(size << " bytes in pieces of " << piece);
+      std::string text(size, ' ');
+      for (std::size_t i = 0; i < size; ++i) text[i] = static_cast<char>('a' + i * i % 23);
+      OutputFile file(folder / "f");
+      for (std::size_t at = 0; at < size; at += piece)
+        file.write(std::string_view(text).substr(at, piece));
+      file.commit();
+      CHECK(read_text_file(folder / "f") == text);
+    }
+  }
 }

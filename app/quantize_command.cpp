@@ -45,7 +45,8 @@ std::string projection_kind(const std::string& name) {
   return name.substr(start + 1, end - start - 1);
 }
 
-std::vector<std::pair<std::string, CodeCounts>> count_codes_by_kind(const Parameters& parameters) {
+std::vector<std::pair<std::string, CodeCounts>> count_codes_by_kind(Backend& backend,
+                                                                    const Parameters& parameters) {
   std::vector<std::pair<std::string, CodeCounts>> kinds;
   for (const Parameter& p : parameters.all()) {
     if (!p.packed) continue;
@@ -53,7 +54,7 @@ std::vector<std::pair<std::string, CodeCounts>> count_codes_by_kind(const Parame
     auto found = std::find_if(kinds.begin(), kinds.end(),
                               [&](const auto& entry) { return entry.first == kind; });
     if (found == kinds.end()) found = kinds.insert(kinds.end(), {kind, {}});
-    const CodeCounts counts = count_codes(p.packed.as<std::uint8_t>());
+    const CodeCounts counts = backend.count_codes(p.packed);
     found->second.minus += counts.minus;
     found->second.zero += counts.zero;
     found->second.plus += counts.plus;
@@ -185,7 +186,7 @@ void run_quantize(const QuantizeArguments& arguments, AppContext& context) {
   const std::unique_ptr<Transformer> latent = load_model(context.backend(), source.file);
   const auto verify = [&](const std::filesystem::path& written) {
     const std::unique_ptr<Transformer> packed = load_model(context.backend(), written);
-    report.codes_by_kind = count_codes_by_kind(packed->parameters());
+    report.codes_by_kind = count_codes_by_kind(packed->backend(), packed->parameters());
     report.comparison = compare_logits(*latent, *packed);
     if (dtype == FloatDtype::f32) check_equal(report);
   };

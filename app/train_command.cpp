@@ -154,15 +154,23 @@ std::string format_bytes(std::int64_t bytes) {
 
 // Better here than by the system's out-of-memory killer an hour later.
 void check_memory(const Backend& backend, const MemoryPlan& plan) {
-  if (backend.name() != "cpu" || plan.total() <= physical_memory()) return;
+  if (plan.total() <= backend.memory_bytes()) return;
   throw DeviceError(
-      fmt::format("this run needs {} of memory, but the machine has {}; use a smaller model, "
-                  "train.sequence_length or train.per_device_train_batch_size",
-                  format_bytes(plan.total()), format_bytes(physical_memory())));
+      fmt::format("this run needs {} of memory, but the device has {}; use a smaller model, "
+                  "train.sequence_length or train.per_device_train_batch_size, or "
+                  "train.gradient_checkpointing=true",
+                  format_bytes(plan.total()), format_bytes(backend.memory_bytes())));
 }
 
-void print_plan(const TrainArguments& arguments, const RunConfig& config, const MemoryPlan& memory,
-                const DataSplits& data) {
+std::string describe_memory(const MemoryPlan& plan) {
+  return fmt::format(
+      "{} and scratch (weights {}, gradients and moments {}, activations {}, evaluation {})",
+      format_bytes(plan.total()), format_bytes(plan.weights), format_bytes(plan.optimizer),
+      format_bytes(plan.activations), format_bytes(plan.evaluation));
+}
+
+void print_plan(const TrainArguments& arguments, const Backend& backend, const RunConfig& config,
+                const MemoryPlan& memory, const DataSplits& data) {
   std::int64_t parameters = 0;
   for (const TensorSpec& spec : list_tensors(config.model)) parameters += spec.shape.elements();
   const std::int64_t tokens_per_step =
@@ -178,17 +186,16 @@ void print_plan(const TrainArguments& arguments, const RunConfig& config, const 
   }
   write_stdout(fmt::format(
       "parameters       {}\n"
-      "memory           {} (weights {}, gradients and moments {}, activations {}, evaluation {})\n"
-      "machine          {}\n"
+      "memory           {}\n"
+      "device           {}, {}\n"
       "tokens per step  {} ({} sequences x {} bytes)\n"
       "steps            {}\n"
       "data             {}: train {}, valid {}, test {} bytes\n"
       "Nothing was written: this was a dry run.\n",
-      parameters, format_bytes(memory.total()), format_bytes(memory.weights),
-      format_bytes(memory.optimizer), format_bytes(memory.activations),
-      format_bytes(memory.evaluation), format_bytes(physical_memory()), tokens_per_step,
-      config.train.sequences_per_step(), config.train.sequence_length, config.train.max_steps,
-      config.data.path, data.train.size(), data.valid.size(), data.test.size()));
+      parameters, describe_memory(memory), backend.name(), format_bytes(backend.memory_bytes()),
+      tokens_per_step, config.train.sequences_per_step(), config.train.sequence_length,
+      config.train.max_steps, config.data.path, data.train.size(), data.valid.size(),
+      data.test.size()));
 }
 
 void print_summary(const TrainArguments& arguments, const RunFolder& folder,
@@ -244,7 +251,7 @@ void run_train(const TrainArguments& arguments, AppContext& context) {
   else
     RunFolder::check_replaceable(path, arguments.force);
   check_memory(context.backend(), memory);
-  if (arguments.dry_run) return print_plan(arguments, config, memory, data);
+  if (arguments.dry_run) return print_plan(arguments, context.backend(), config, memory, data);
 
   std::optional<RunFolder> folder;
   if (resumed) folder = RunFolder::open(path);
@@ -265,6 +272,7 @@ void run_train(const TrainArguments& arguments, AppContext& context) {
                           trainer.model().parameters().count(), context.backend().name(),
                           context.backend().detail(), trainer.tokens_per_step(), data.train.size(),
                           folder->path().string()));
+  console.say("memory " + describe_memory(memory));
   if (checkpoint)
     console.say(fmt::format("resumed after step {} of {}", trainer.step(), config.train.max_steps));
   else if (resumed)

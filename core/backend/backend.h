@@ -6,14 +6,20 @@
 // inputs of a linear product. Tensors are f32 unless said. "rows" are all tokens of a batch, B * T.
 //
 // Rules. A row's forward result depends on that row alone (never on the batch, the number of
-// threads, or how many rows are given at once). Gradients of parameters accumulate (+=); gradients
+// threads, or how many rows are given at once; but attention may have one kernel for few queries and
+// one for more, which round differently). Gradients of parameters accumulate (+=); gradients
 // of activations overwrite unless an argument says otherwise; they are the same bits for any number
 // of threads, but may depend on how many rows are given. Operations neither allocate after their
 // first call at a shape, nor synchronise (the reductions that return a number do). Empty views
 // stand for absent optional tensors. A wrong shape or dtype throws ContractError.
+//
+// Tensors marked act, activations of a training and their gradients, are f32, or bf16 where
+// training_dtype() is bf16: then each may be either, unless said. What is computed is fp32 all the
+// same, and rounded once, to nearest even, as it is stored.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -27,8 +33,9 @@ namespace bitnet {
 enum class NormKind : std::uint8_t { rms, layer };
 enum class Activation : std::uint8_t { silu, relu2, gelu };  // gelu is the exact one: x Φ(x)
 enum class RopeDirection : std::uint8_t { forward, backward };
-// In what the two backward products of a BitLinear are computed.
-enum class GradientPrecision : std::uint8_t { fp32, int8 };
+// In what the two backward products of a BitLinear are computed: fp32 is the CPU's, bf16 (operands,
+// with fp32 sums) the GPU's; int8 is everybody's. A backend refuses what it has not.
+enum class GradientPrecision : std::uint8_t { fp32, bf16, int8 };
 
 // What stands between an activation and its quantisation: norm() with these arguments.
 struct NormArguments {
@@ -41,12 +48,12 @@ struct NormArguments {
 struct BitLinearProduct {
   ConstTensorView packed;         // u8 [N / 4, K]
   ConstTensorView weight_scale;   // [1] or [N, K / group_size]
-  TensorView y;                   // [rows, N]
+  TensorView y;                   // act [rows, N]; f32 with a residual
   ConstTensorView residual = {};  // [rows, N], added to the product; or empty. y may be residual.
 };
 struct BitLinearGradient {
   ConstTensorView packed, weight_scale;
-  ConstTensorView dy;  // [rows, N]
+  ConstTensorView dy;  // act [rows, N]
   TensorView dw;       // [N, K], +=
 };
 
@@ -58,6 +65,7 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;        // G, divides H; query head h reads key/value head h / (H / G)
   std::int64_t head_dim = 0;        // E, a multiple of 16
   std::int64_t first_position = 0;  // of the first query: query t sees keys 0 .. first_position + t
+  std::int64_t capacity = 0;        // tokens for which k and v have room; 0: keys. For repeat()
 };
 
 struct AdamWStep {
@@ -66,13 +74,25 @@ struct AdamWStep {
   double grad_scale = 1;  // multiplies the gradient first (clipping, mean over accumulated tokens)
 };
 
+// What a device keeps of a sequence of operations in order to issue it again at little cost.
+class RecordedOperations {
+ public:
+  virtual ~RecordedOperations() = default;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;    // "cpu"
   virtual std::string detail() const = 0;  // "avx512vnni, 2 threads"
 
+  // Whether bit_linear_backward() takes it.
+  virtual bool computes(GradientPrecision precision) const = 0;
+  // What the tensors marked act should be, for speed and memory.
+  virtual DType training_dtype() const { return DType::f32; }
+
   // --- memory ---
+  virtual std::int64_t memory_bytes() const = 0;  // of the device, used or not
   // Zero-filled, aligned to 64 bytes. Throws DeviceError when there is not enough.
   virtual Storage allocate(std::int64_t bytes) = 0;
   Tensor make_tensor(DType dtype, Shape shape);
@@ -87,6 +107,21 @@ class Backend {
   virtual void zero(TensorView x) = 0;
   // f32 to f16, to nearest even (beyond its range: infinity); f16 or bf16 to f32, exactly.
   virtual void convert(ConstTensorView x, TensorView y) = 0;
+  // Rows [first, first + rows) of a cache = x, f32 or rounded to f16 as convert() does it.
+  virtual void append(ConstTensorView x,                          // [rows, …]
+                      std::int64_t first, TensorView cache) = 0;  // [capacity, …]
+
+  // --- repetition ---
+  // Issues `operations`, which depend on `position` alone: each time with the same tensors, and with
+  // position in no other place than `first` of append(), `first_position` of rope(), and
+  // `first_position` and `keys` of attention(). A device may record them in `record` (empty before
+  // the first time) and from then on issue the record without calling `operations`; so nothing else
+  // may happen in them, and a new set of tensors needs a new record.
+  virtual void repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+                      const std::function<void()>& operations);
+
+  // Returns when everything that was issued is done; for clocks. (What reads a result waits itself.)
+  virtual void synchronize() {}
 
   // --- embedding ---
   virtual void embedding(ConstTensorView tokens,  // i32 [rows], each in [0, V)
@@ -98,13 +133,13 @@ class Backend {
   // --- norms ---
   // y = (x - mean) * inv_std * gain. rms: mean = 0, inv_std = 1/sqrt(mean(x²) + eps); layer: the
   // mean and variance of the row.
-  virtual void norm(NormKind kind, ConstTensorView x,  // [rows, D]
+  virtual void norm(NormKind kind, ConstTensorView x,  // act [rows, D]
                     ConstTensorView gain,              // [D] or empty
-                    float eps, TensorView y,           // [rows, D]
+                    float eps, TensorView y,           // act [rows, D]
                     TensorView stats) = 0;             // [rows, 2]: mean, inv_std
-  virtual void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,
-                             ConstTensorView stats, ConstTensorView dy, TensorView dx,
-                             bool accumulate_dx,     // dx += instead of =
+  virtual void norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,    // x: act
+                             ConstTensorView stats, ConstTensorView dy, TensorView dx,  // act
+                             bool accumulate_dx,     // dx += instead of =; dx is then f32
                              TensorView dgain) = 0;  // dgain +=, or empty
 
   // --- quantisation ---
@@ -114,21 +149,23 @@ class Backend {
                                     TensorView act_scale) = 0;  // [rows]
   virtual void dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
                                       TensorView x) = 0;
-  // quantize_activations() of norm(), whose result is not stored.
+  // quantize_activations() of norm(), whose result is not stored. x: act.
   virtual void norm_quantize(const NormArguments& norm, ConstTensorView x, TensorView codes,
                              TensorView act_scale, TensorView stats) = 0;
   // quantize_activations() of [norm() of] gated_activation(), none of which is stored. Without
-  // stats there is no norm.
+  // stats there is no norm. gate, up: act, of one dtype.
   virtual void gated_activation_quantize(Activation activation, ConstTensorView gate,
                                          ConstTensorView up, const NormArguments& norm,
                                          TensorView codes, TensorView act_scale,
                                          TensorView stats) = 0;
   // quantize_weights() and pack_codes() of core/quant. K is a multiple of 64, N of 4, group_size
-  // of 64. Returns how many codes differ from those that `packed` held before.
-  virtual std::int64_t quantize_weights(const WeightQuantizer& q,
-                                        ConstTensorView w,             // [N, K]
-                                        TensorView packed,             // u8 [N / 4, K]
-                                        TensorView weight_scale) = 0;  // [1] or [N, K / group_size]
+  // of 64.
+  virtual void quantize_weights(const WeightQuantizer& q,
+                                ConstTensorView w,        // [N, K]
+                                TensorView packed,        // u8 [N / 4, K]
+                                TensorView weight_scale,  // [1] or [N, K / group_size]
+                                TensorView flips) = 0;    // i32 [1] or empty: how many codes differ
+                                                          // from those that `packed` held before
   virtual void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                                   TensorView w) = 0;
   // out = x + amount * (quantized - x), the quantisation warm-up's mixture; out may be `quantized`.
@@ -156,11 +193,11 @@ class Backend {
   // With int8 both products are integer, and what is rounded is dy alone, as quantize_token() does
   // it but for the lower bound of the scale, which is far below any gradient: for dx each row, for
   // dw the columns of dy * act_scale, in stretches of tokens (the backend's choice) that each have
-  // a scale of their own, absmax / 127. With grouped scales dx is fp32.
+  // a scale of their own, absmax / 127. With grouped scales dx is in the backend's floats.
   virtual void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
                                    std::span<const BitLinearGradient> gradients,
                                    GradientPrecision precision,
-                                   TensorView dx) = 0;  // [rows, K], overwritten
+                                   TensorView dx) = 0;  // act [rows, K], overwritten
   void bit_linear_backward(ConstTensorView codes, ConstTensorView act_scale,
                            const BitLinearGradient& gradient, GradientPrecision precision,
                            TensorView dx) {
@@ -172,32 +209,33 @@ class Backend {
                            ConstTensorView weights,    // i8 [N, K], K <= 2^16
                            ConstTensorView row_scale,  // [N]
                            TensorView y) = 0;          // [rows, N]
-  // y = x · wᵀ.
+  // y = x · wᵀ. x, y: act.
   virtual void linear(ConstTensorView x, ConstTensorView w,
                       TensorView y) = 0;  // [rows, K], [N, K], [rows, N]
-  // dx = dy · w,  dw += dyᵀ · x. Either of dx and dw may be empty.
+  // dx = dy · w,  dw += dyᵀ · x. Either of dx and dw may be empty. x, dy, dx: act; dx += also in
+  // bf16.
   virtual void linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
                                TensorView dx, bool accumulate_dx, TensorView dw) = 0;
 
   // --- attention ---
   // In place on x [B, T, heads, E]; half-split (rotate_half): elements i and i + E/2 form a pair,
-  // turned by the angle of position first_position + t. `table` is [positions, E]: cos in the first
+  // turned by the angle of position first_position + t. x: act. `table` is [positions, E]: cos in the first
   // half of a row, sin in the second.
   virtual void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                     RopeDirection direction) = 0;
   // out = softmax(q kᵀ / sqrt(E)) v under the causal mask, with an online softmax; no T x S matrix
-  // is stored. k and v may be f16.
+  // is stored. k and v may be f16, beside f32 others. q, k, v, out: act, of one dtype.
   virtual void attention(const AttentionShape& shape, ConstTensorView q,  // [B, T, H, E]
                          ConstTensorView k, ConstTensorView v,            // [B, S, G, E]
                          TensorView out,                                  // [B, T, H, E]
                          TensorView logsumexp) = 0;                       // [B, H, T], or empty
-  // Only for queries == keys and first_position == 0.
+  // Only for queries == keys and first_position == 0. All but logsumexp: act, of one dtype.
   virtual void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                                   ConstTensorView v, ConstTensorView out, ConstTensorView logsumexp,
                                   ConstTensorView dout, TensorView dq, TensorView dk,
                                   TensorView dv) = 0;
 
-  // --- elementwise ---
+  // --- elementwise --- (gated activations: act, all of one call of one dtype)
   // y = activation(gate) * up, or activation(gate) when up is empty.
   virtual void gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
                                 TensorView y) = 0;
@@ -231,7 +269,8 @@ class Backend {
                      TensorView m, TensorView v) = 0;
   // In double, by tiles of fixed size in ascending order.
   virtual double sum(ConstTensorView x) = 0;
-  virtual double sum_of_squares(ConstTensorView x) = 0;
+  virtual void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) = 0;
+  double sum_of_squares(ConstTensorView x);
 };
 
 }  // namespace bitnet

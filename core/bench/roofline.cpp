@@ -9,7 +9,7 @@ constexpr double kMultiplyAdd = 2;
 }  // namespace
 
 std::string Operations::bound_by(const MachineRates& rates) const {
-  return int8 / rates.int8_dot >= fp32 / rates.fp32_fma ? "int8_dot" : "fp32_fma";
+  return int8 / rates.int8_dot >= floats / rates.float_dot ? "int8_dot" : rates.float_name;
 }
 
 std::int64_t projection_weights(const ModelConfig& config) {
@@ -21,16 +21,17 @@ std::int64_t projection_weights(const ModelConfig& config) {
 
 Operations forward_operations(const ModelConfig& config) {
   const double product = kMultiplyAdd * static_cast<double>(projection_weights(config));
-  return config.quantized_activations() ? Operations{.int8 = product} : Operations{.fp32 = product};
+  return config.quantized_activations() ? Operations{.int8 = product}
+                                        : Operations{.floats = product};
 }
 
 Operations training_operations(const ModelConfig& config, GradientPrecision backward) {
   Operations all = forward_operations(config);
-  const double product = all.int8 + all.fp32;  // by the input's gradient, and by the weight's
+  const double product = all.int8 + all.floats;  // by the input's gradient, and by the weight's
   const bool int8 = config.quantized_activations() && backward == GradientPrecision::int8,
              int8_dx = int8 && config.weight_group_size == 0;  // see Backend::bit_linear_backward()
-  (int8_dx ? all.int8 : all.fp32) += product;
-  (int8 ? all.int8 : all.fp32) += product;
+  (int8_dx ? all.int8 : all.floats) += product;
+  (int8 ? all.int8 : all.floats) += product;
   return all;
 }
 

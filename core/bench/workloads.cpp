@@ -39,16 +39,16 @@ class Session {
         host_(random_tokens(capacity, model.config().vocab_size)),
         tokens_(model.backend().make_tensor(DType::i32, {1, tokens_at_once})),
         cache_(model.backend(), model.config(), capacity),
-        activations_(model.backend(), model.config(), 1, tokens_at_once,
-                     /*keep_for_backward=*/false) {}
+        activations_(model.backend(), model.config(), 1, tokens_at_once, Keep::nothing) {}
 
   const KvCache& cache() const { return cache_; }
 
-  // Continues by the next random tokens.
+  // Continues by the next random tokens; returns when their logits are there.
   void extend(std::int64_t count) {
     const TensorView row(tokens_.view().raw(), DType::i32, {1, count});
     model_.backend().copy_from_host(host_.data() + cache_.length(), row);
     model_.extend(row, cache_, activations_);
+    model_.backend().synchronize();
   }
 
   // Back to a position whose keys and values were once computed: they are still there.
@@ -107,11 +107,11 @@ BenchRow measure_training(Backend& backend, const RunConfig& run, const MachineR
     throw UsageError(fmt::format("train.max_steps is {}; bench needs more than {}",
                                  config.train.max_steps, kWarmUpUpdates));
   const MemoryPlan memory = plan_memory(backend, config);
-  if (memory.total() > physical_memory())
+  if (memory.total() > backend.memory_bytes())
     throw DeviceError(
-        fmt::format("training needs {} bytes of memory, but the machine has {}; use a smaller "
+        fmt::format("training needs {} bytes of memory, but the device has {}; use a smaller "
                     "model, train.sequence_length or train.per_device_train_batch_size",
-                    memory.total(), physical_memory()));
+                    memory.total(), backend.memory_bytes()));
   const PeakMemory peak;
   const std::vector<std::int32_t> numbers =
       random_tokens(static_cast<std::int64_t>(kTrainingBytes), kByteValues);
@@ -128,6 +128,7 @@ BenchRow measure_training(Backend& backend, const RunConfig& run, const MachineR
   for (std::int64_t step = 0; step < config.train.max_steps; ++step) {
     const auto before = Clock::now();
     update.run(step);
+    backend.synchronize();
     const double seconds = seconds_since(before);
     if (step < kWarmUpUpdates) continue;
     rate.push_back(static_cast<double>(update.tokens_per_step()) / seconds);
@@ -148,8 +149,8 @@ BenchRow measure_training(Backend& backend, const RunConfig& run, const MachineR
       {"tokens_per_update", tokens},
       {"ms_per_update", summarize(milliseconds).median},
       {"ms_at_limit_projections", scale * seconds},
-      {"ms_at_limit_attention", scale * attention / rates.fp32_fma},
-      {"ms_at_limit_head", scale * head_operations(config.model, true) / rates.fp32_fma}};
+      {"ms_at_limit_attention", scale * attention / rates.float_dot},
+      {"ms_at_limit_head", scale * head_operations(config.model, true) / rates.float_dot}};
   return row;
 }
 
@@ -181,7 +182,7 @@ BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineR
                  {"ms_at_limit_projections", kMilliseconds * count * seconds},
                  {"ms_at_limit_attention", kMilliseconds * count *
                                                attention_operations(model.config(), tokens, false) /
-                                               rates.fp32_fma}};
+                                               rates.float_dot}};
   return row;
 }
 
@@ -232,7 +233,7 @@ BenchRow measure_decode(Transformer& model, std::int64_t context, const MachineR
   const DecodeBytes bytes = decode_bytes(model, session.cache().dtype(), context);
   const auto total = static_cast<double>(bytes.total());
   const bool in_l2 = bytes.total() <= rates.l2_bytes,
-             in_l3 = !in_l2 && bytes.total() <= cache_bytes(3);
+             in_l3 = !in_l2 && cache_read && bytes.total() <= cache_bytes(3);
   const double read = in_l2 ? rates.l2_read : in_l3 ? cache_read(bytes.total()) : rates.memory_read;
   BenchRow row = make_row("decode", rate, read / total,
                           in_l2   ? "l2_read"

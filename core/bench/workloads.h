@@ -27,15 +27,15 @@ struct BenchRow {
   std::string workload;  // "decode"
   std::string unit;      // "tokens/s"
   Statistics value;
-  double limit = 0;              // in the same unit
-  double fraction_of_limit = 0;  // of the median; limit over median where less is better
-  std::string bound_by;          // "memory_read", "l3_read", "l2_read", "int8_dot" or "fp32_fma"
+  double limit = 0;                    // in the same unit
+  double fraction_of_limit = 0;        // of the median; limit over median where less is better
+  std::string bound_by;                // the limit's name: "memory_read", "int8_dot", …
   std::int64_t peak_memory_bytes = 0;  // of the process, while this was measured; 0: not known
   std::vector<std::pair<std::string, double>> details;
 };
 
 // Bytes a second of a working set that is larger than the second-level caches and smaller than the
-// third-level one is told to be. Called once at most.
+// third-level one is told to be. Called once at most; empty for a device that has no such cache.
 using ReadRate = std::function<double(std::int64_t bytes)>;
 
 // Whole updates: forward, backward, clipping, AdamW, new codes; on random bytes, fully quantised

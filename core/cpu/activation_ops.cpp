@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Gated activations, alone and with what stands behind them in a feed-forward: a norm and a
 // quantisation. A fused row never leaves the first cache.
-#include "core/cpu/check_sizes.h"
+#include "core/backend/check_sizes.h"
 #include "core/cpu/norm_rows.h"
 
 namespace bitnet::cpu {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/backend/attention_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -10,31 +11,7 @@
 namespace bitnet::cpu {
 namespace {
 
-void check_view(const char* name, ConstTensorView x, const Shape& expected) {
-  BITNET_CHECK(x.shape() == expected, "attention's {} is {}, expected {}", name,
-               x.shape().to_string(), expected.to_string());
-}
-
-Shape query_shape(const AttentionShape& s) { return {s.batch, s.queries, s.heads, s.head_dim}; }
-
-Shape kv_shape(const AttentionShape& s) { return {s.batch, s.keys, s.kv_heads, s.head_dim}; }
-
-void check_operands(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
-                    ConstTensorView v, ConstTensorView out) {
-  BITNET_CHECK(s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0,
-               "attention has {} query heads and {} key/value heads, expected a multiple", s.heads,
-               s.kv_heads);
-  BITNET_CHECK(s.head_dim >= 16 && s.head_dim % 16 == 0 && s.head_dim <= kMaxHeadDim,
-               "attention's head_dim is {}, expected a multiple of 16 from 16 to {}", s.head_dim,
-               kMaxHeadDim);
-  BITNET_CHECK(s.batch >= 0 && s.queries >= 0 && s.first_position >= 0 &&
-                   s.first_position + s.queries <= s.keys,
-               "attention's queries stand at [{}, {}), beyond its {} keys", s.first_position,
-               s.first_position + s.queries, s.keys);
-  check_view("q", q, query_shape(s));
-  check_view("k", k, kv_shape(s));
-  check_view("v", v, kv_shape(s));
-  check_view("out", out, query_shape(s));
+void check_dtypes(ConstTensorView k, ConstTensorView v) {
   BITNET_CHECK(k.dtype() == v.dtype() && (k.dtype() == DType::f32 || k.dtype() == DType::f16),
                "attention's k and v hold {} and {}, expected f32 or f16 in both",
                to_string(k.dtype()), to_string(v.dtype()));
@@ -81,8 +58,8 @@ void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_po
 
 void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
                            ConstTensorView v, TensorView out, TensorView logsumexp) {
-  check_operands(s, q, k, v, out);
-  if (logsumexp) check_view("logsumexp", logsumexp, {s.batch, s.heads, s.queries});
+  check_attention(s, kMaxHeadDim, q, k, v, out, logsumexp);
+  check_dtypes(k, v);
   const std::int64_t q_stride = s.heads * s.head_dim, kv_stride = s.kv_heads * s.head_dim;
   const std::int64_t group = s.heads / s.kv_heads;
   const float* queries = q.as<float>().data();
@@ -154,16 +131,7 @@ void CpuBackend::attention_backward(const AttentionShape& s, ConstTensorView q, 
                                     ConstTensorView v, ConstTensorView out,
                                     ConstTensorView logsumexp, ConstTensorView dout, TensorView dq,
                                     TensorView dk, TensorView dv) {
-  check_operands(s, q, k, v, out);
-  BITNET_CHECK(
-      s.queries == s.keys && s.first_position == 0,
-      "attention_backward got {} queries from position {} and {} keys, expected a whole sequence",
-      s.queries, s.first_position, s.keys);
-  check_view("logsumexp", logsumexp, {s.batch, s.heads, s.queries});
-  check_view("dout", dout, query_shape(s));
-  check_view("dq", dq, query_shape(s));
-  check_view("dk", dk, kv_shape(s));
-  check_view("dv", dv, kv_shape(s));
+  check_attention_backward(s, kMaxHeadDim, q, k, v, out, logsumexp, dout, dq, dk, dv);
   const std::int64_t q_stride = s.heads * s.head_dim, kv_stride = s.kv_heads * s.head_dim;
   const std::int64_t group = s.heads / s.kv_heads;
   const float scale = score_scale(s);

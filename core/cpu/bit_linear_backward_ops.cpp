@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Gradients of the integer products, by the straight-through estimator: those of the dense products
 // at the dequantised operands, in fp32, or in int8 (integer_gradients.h).
+#include "core/backend/packed_shape.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/dense_backward.h"
 #include "core/cpu/integer_gradients.h"
-#include "core/cpu/packed_shape.h"
 
 namespace bitnet::cpu {
 
@@ -18,6 +18,7 @@ void CpuBackend::bit_linear_backward(ConstTensorView codes, ConstTensorView act_
                "codes {}, act_scale {}: expected [rows, K], [rows]", codes.shape().to_string(),
                act_scale.shape().to_string());
   BITNET_CHECK(!gradients.empty(), "bit_linear_backward of no products, expected at least one");
+  BITNET_CHECK(computes(precision), "bf16 gradients on the CPU, expected fp32 or int8");
   const bool integer = precision == GradientPrecision::int8;
   bool accumulate_dx = false;
   if (integer) {

@@ -6,8 +6,8 @@
 
 #include <cstdint>
 
+#include "core/backend/packed_shape.h"
 #include "core/cpu/integer_kernels.h"
-#include "core/cpu/packed_shape.h"
 #include "core/cpu/panel_kernels.h"
 
 namespace bitnet::cpu {

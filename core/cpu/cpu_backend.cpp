@@ -68,10 +68,9 @@ std::atomic<std::int64_t> bytes_in_use = 0;
 }
 
 // Zero-filled. calloc gets large blocks from the system, which fills a page when it is first
-// touched: what is never used takes no memory and no time. Large pages are not asked for: where the
-// host of a virtual machine takes back free memory they come from the host, many times slower.
-// Linux grants memory that it does not have and kills the process that touches it, so what the
-// machine cannot hold is refused here.
+// touched: what is never used takes no memory and no time. Large pages are not asked for here: see
+// take_large_pages(). Linux grants memory that it does not have and kills the process that touches
+// it, so what the machine cannot hold is refused here.
 Storage aligned_storage(std::int64_t bytes) {
   BITNET_CHECK(bytes >= 0, "cannot allocate {} bytes", bytes);
   if (bytes > physical_memory()) refuse_memory(bytes, bytes_in_use);
@@ -136,6 +135,8 @@ std::string CpuBackend::detail() const {
   return fmt::format("{}, {} thread{}", isa_, team_.size(), team_.size() == 1 ? "" : "s");
 }
 
+std::int64_t CpuBackend::memory_bytes() const { return physical_memory(); }
+
 Storage CpuBackend::allocate(std::int64_t bytes) { return aligned_storage(bytes); }
 
 Tensor CpuBackend::adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
@@ -195,6 +196,15 @@ void CpuBackend::convert(ConstTensorView x, TensorView y) {
       float_->widen(halves, floats, count);
     }
   });
+}
+
+void CpuBackend::append(ConstTensorView x, std::int64_t first, TensorView cache) {
+  const TensorView rows = cache.rows(first, x.dim(0));
+  if (cache.dtype() == DType::f32) {
+    copy(x, rows);
+  } else {
+    convert(x, rows);
+  }
 }
 
 }  // namespace cpu

@@ -58,7 +58,11 @@ class CpuBackend final : public Backend {
 
   std::string name() const override { return "cpu"; }
   std::string detail() const override;
+  bool computes(GradientPrecision precision) const override {
+    return precision != GradientPrecision::bf16;
+  }
 
+  std::int64_t memory_bytes() const override;
   Storage allocate(std::int64_t bytes) override;
   Tensor adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
                Shape shape) override;
@@ -67,6 +71,7 @@ class CpuBackend final : public Backend {
   void copy(ConstTensorView source, TensorView destination) override;
   void zero(TensorView x) override;
   void convert(ConstTensorView x, TensorView y) override;
+  void append(ConstTensorView x, std::int64_t first, TensorView cache) override;
 
   void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
   void embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) override;
@@ -85,8 +90,8 @@ class CpuBackend final : public Backend {
   void gated_activation_quantize(Activation activation, ConstTensorView gate, ConstTensorView up,
                                  const NormArguments& norm, TensorView codes, TensorView act_scale,
                                  TensorView stats) override;
-  std::int64_t quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                                TensorView weight_scale) override;
+  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                        TensorView weight_scale, TensorView flips) override;
   void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                           TensorView w) override;
   void blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) override;
@@ -130,7 +135,7 @@ class CpuBackend final : public Backend {
   void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter, TensorView m,
              TensorView v) override;
   double sum(ConstTensorView x) override;
-  double sum_of_squares(ConstTensorView x) override;
+  void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) override;
 
  private:
   ThreadTeam team_;

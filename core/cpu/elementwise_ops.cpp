@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "core/cpu/check_sizes.h"
+#include "core/backend/check_sizes.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"

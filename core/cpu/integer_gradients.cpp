@@ -9,8 +9,8 @@
 
 #include <algorithm>
 
+#include "core/backend/packed_shape.h"
 #include "core/cpu/dense_backward.h"
-#include "core/cpu/packed_shape.h"
 
 namespace bitnet::cpu {
 namespace {

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Cross-entropy, AdamW, and the sums that are returned as numbers.
 #include <algorithm>
-#include <cmath>
 
+#include "core/backend/adamw_factors.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -12,19 +12,6 @@ namespace {
 
 constexpr std::int64_t kSumOfTile =
     4096;  // elements summed together before the tiles are added in order
-
-AdamWFactors factors_of(const AdamWStep& s) {
-  const double bias1 = 1.0 - std::pow(s.beta1, static_cast<double>(s.step));
-  const double bias2 = 1.0 - std::pow(s.beta2, static_cast<double>(s.step));
-  return {.grad_scale = static_cast<float>(s.grad_scale),
-          .decay = static_cast<float>(1.0 - s.learning_rate * s.weight_decay),
-          .one_minus_beta1 = static_cast<float>(1.0 - s.beta1),
-          .beta2 = static_cast<float>(s.beta2),
-          .one_minus_beta2 = static_cast<float>(1.0 - s.beta2),
-          .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(bias2)),
-          .eps = static_cast<float>(s.eps),
-          .step_size = static_cast<float>(s.learning_rate / bias1)};
-}
 
 // The tiles in parallel, then their sums in ascending order.
 double sum_tiles(const ThreadTeam& team, double (*sum_tile)(const float*, std::int64_t),
@@ -86,7 +73,7 @@ void CpuBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorVi
                parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
                v.shape().to_string());
   BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
-  const AdamWFactors factors = factors_of(step);
+  const AdamWFactors factors = adamw_factors<AdamWFactors>(step);
   const float* g = gradient.as<float>().data();
   float *p = parameter.as<float>().data(), *first = m.as<float>().data(),
         *second = v.as<float>().data();
@@ -99,9 +86,12 @@ double CpuBackend::sum(ConstTensorView x) {
   return sum_tiles(team_, float_->sum, x.as<float>().data(), x.elements(), reduction_scratch_);
 }
 
-double CpuBackend::sum_of_squares(ConstTensorView x) {
-  return sum_tiles(team_, float_->sum_of_squares, x.as<float>().data(), x.elements(),
-                   reduction_scratch_);
+void CpuBackend::sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) {
+  BITNET_CHECK(x.size() == sums.size(), "{} sums of {} tensors", sums.size(), x.size());
+  for (std::size_t i = 0; i < x.size(); ++i) {
+    sums[i] = sum_tiles(team_, float_->sum_of_squares, x[i].as<float>().data(), x[i].elements(),
+                        reduction_scratch_);
+  }
 }
 
 }  // namespace bitnet::cpu

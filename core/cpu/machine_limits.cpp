@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "core/cpu/machine_limits.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdlib>
@@ -22,7 +20,6 @@ using cpu::kReadBlock;
 using cpu::ReadKernel;
 
 constexpr std::int64_t kSlice = std::int64_t{4} << 20;      // memory that a task reads
-constexpr std::int64_t kHugePage = std::int64_t{2} << 20;   // spares most of the page faults
 constexpr std::int64_t kUnknownL2 = std::int64_t{1} << 19;  // where the system does not say
 
 template <typename Work>
@@ -43,27 +40,16 @@ std::int64_t calibrate(double seconds, const Work& work) {
   }
 }
 
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
-void keep_better(LimitMeasurement& best, LimitMeasurement candidate) {
-  if (best.per_second.empty() || median(candidate.per_second) > median(best.per_second))
-    best = std::move(candidate);
-}
-
 // Written once, so that each page is memory of its own and not the system's one page of zeros.
 class Buffer {
  public:
   Buffer(std::int64_t bytes, const ThreadTeam& team)
-      : bytes_(tile_count(bytes, kHugePage) * kHugePage),
+      : bytes_(tile_count(bytes, kLargePage) * kLargePage),
         data_(static_cast<std::uint8_t*>(
-            std::aligned_alloc(kHugePage, static_cast<std::size_t>(bytes_)))) {
+            std::aligned_alloc(kLargePage, static_cast<std::size_t>(bytes_)))) {
     if (data_ == nullptr)
       throw DeviceError(fmt::format("no memory for a buffer of {} bytes to read", bytes_));
-    ::madvise(data_.get(), static_cast<std::size_t>(bytes_), MADV_HUGEPAGE);  // a wish, not a need
+    prefer_large_pages(data_.get(), bytes_);
     team.run(tile_count(bytes_, kSlice), [&](std::int64_t slice) {
       std::memset(data_.get() + slice * kSlice, static_cast<int>(1 + slice % 255),
                   static_cast<std::size_t>(std::min(kSlice, bytes_ - slice * kSlice)));

@@ -5,8 +5,8 @@
 
 #include <cstdint>
 #include <string>
-#include <vector>
 
+#include "core/base/limit_measurement.h"
 #include "core/base/parallel.h"
 
 namespace bitnet {
@@ -21,12 +21,6 @@ struct LimitEffort {
   double seconds = 0.05;
   // Of the buffer that stands for the memory: several times any cache that a process has to itself.
   std::int64_t memory_bytes = std::int64_t{2} << 30;
-};
-
-// Of the kernel with the largest median.
-struct LimitMeasurement {
-  std::string kernel;
-  std::vector<double> per_second;  // one a repeat: bytes, or operations
 };
 
 class MachineLimits {

@@ -4,14 +4,17 @@
 #include <atomic>
 #include <bit>
 
+#include "core/backend/packed_shape.h"
+#include "core/base/machine.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/integer_kernels.h"
-#include "core/cpu/packed_shape.h"
 #include "core/cpu/stretches.h"
 
 namespace bitnet::cpu {
 namespace {
 
+// Codes from this size on are an output head's, which each token reads as a whole.
+constexpr std::int64_t kTableBytes = std::int64_t{32} << 20;
 constexpr std::int64_t kCheckedBytes = 1 << 18;  // of a task of valid_codes
 
 // The statistics of a stretch of weights that shares one scale.
@@ -122,6 +125,7 @@ void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, Tenso
   const auto* halves = reinterpret_cast<const std::uint16_t*>(x.raw());
   std::int8_t* to = codes.as<std::int8_t>().data();
   float* scale = act_scale.as<float>().data();
+  if (codes.bytes() >= kTableBytes) take_large_pages(to, codes.bytes());
   // A few large tasks for a large matrix: threads that touch one fresh page together each fill one.
   constexpr std::int64_t kTasks = 64;
   const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
@@ -154,8 +158,8 @@ void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView a
                 });
 }
 
-std::int64_t CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w,
-                                          TensorView packed, TensorView weight_scale) {
+void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                                  TensorView weight_scale, TensorView flips) {
   BITNET_CHECK(q.kind != LinearKind::float32, "a float linear layer has no codes");
   const PackedShape shape = packed_shape(packed, weight_scale);
   BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
@@ -181,7 +185,7 @@ std::int64_t CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorV
                               reduction_scratch_.get<double>(tile_count(elements, kSumTile)));
     scales[0] = whole.scale;
   }
-  std::atomic<std::int64_t> flips = 0;
+  std::atomic<std::int32_t> changed = 0;
   run_stretches(team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
                 [&](std::int64_t first, std::int64_t count) {
                   std::int64_t task_flips = 0;
@@ -204,9 +208,9 @@ std::int64_t CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorV
                                            constants, bytes + start);
                     }
                   }
-                  flips += task_flips;
+                  changed += static_cast<std::int32_t>(task_flips);
                 });
-  return flips;
+  if (flips) flips.as<std::int32_t>()[0] = changed;
 }
 
 void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,

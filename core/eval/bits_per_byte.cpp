@@ -66,7 +66,7 @@ EvalResult evaluate(Transformer& model, std::span<const std::uint8_t> text,
   const std::int64_t batch = std::min(o.batch, window_count);
 
   Backend& backend = model.backend();
-  Activations activations(backend, model.config(), batch, length, /*keep_for_backward=*/false);
+  Activations activations(backend, model.config(), batch, length, Keep::nothing);
   Tensor inputs = backend.make_tensor(DType::i32, {batch, length});
   Tensor targets = backend.make_tensor(DType::i32, {batch, length});
   Tensor loss = backend.make_tensor(DType::f32, {batch, length});

@@ -24,7 +24,7 @@ std::vector<float> sample_logits(Transformer& model) {
   Tensor input = backend.make_tensor(DType::i32, {kSequences, length});
   backend.copy_from_host(tokens.data(), input);
 
-  Activations activations(backend, model.config(), kSequences, length, /*keep_for_backward=*/false);
+  Activations activations(backend, model.config(), kSequences, length, Keep::nothing);
   std::vector<float> logits;
   const auto append = [&](ConstTensorView rows) {
     const std::size_t before = logits.size();

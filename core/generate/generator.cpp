@@ -9,7 +9,7 @@
 namespace bitnet {
 namespace {
 
-// Prompt tokens computed at once: bounds the activations' memory, and changes no bit.
+// Prompt tokens computed at once: bounds the activations' memory.
 constexpr std::int64_t kPrefillTokens = 512;
 constexpr std::int32_t kEndOfDocument = 0;
 
@@ -21,7 +21,7 @@ double seconds_since(std::chrono::steady_clock::time_point start) {
 
 std::int64_t generator_bytes(Backend& backend, const ModelConfig& config, DType kv_cache) {
   const std::int64_t context = config.max_position_embeddings,
-                     of_token = Activations(backend, config, 1, 1, false).bytes();
+                     of_token = Activations(backend, config, 1, 1, Keep::nothing).bytes();
   return kv_cache_bytes(config, context, kv_cache) + std::min(context, kPrefillTokens) * of_token;
 }
 
@@ -31,7 +31,7 @@ Generator::Generator(Transformer& model, const GenerateOptions& options)
       sampler_(options.sampler),
       context_(model.config().max_position_embeddings),
       cache_(model.backend(), model.config(), context_, options.kv_cache),
-      logits_(static_cast<std::size_t>(model.config().vocab_size)) {
+      logits_(static_cast<std::size_t>(kByteValues)) {
   model.config().require_byte_vocabulary();
   if (options_.max_new_tokens < 0)
     throw UsageError(
@@ -43,8 +43,8 @@ void Generator::reserve(std::int64_t tokens) {
   tokens = std::min(tokens, kPrefillTokens);
   if (activations_ != nullptr && activations_->max_tokens >= tokens) return;
   activations_.reset();  // first, so that there are never two
-  activations_ = std::make_unique<Activations>(model_.backend(), model_.config(), 1, tokens,
-                                               /*keep_for_backward=*/false);
+  activations_ =
+      std::make_unique<Activations>(model_.backend(), model_.config(), 1, tokens, Keep::nothing);
   tokens_ = model_.backend().make_tensor(DType::i32, {tokens});
 }
 
@@ -58,7 +58,11 @@ void Generator::extend(std::span<const std::int32_t> tokens) {
     model_.backend().copy_from_host(part.data(), row);
     const TensorView logits = model_.extend(row, cache_, *activations_);
     tokens = tokens.subspan(part.size());
-    if (tokens.empty()) model_.backend().copy_to_host(logits, logits_.data());
+    if (tokens.empty()) {
+      const TensorView bytes(logits.raw(), logits.dtype(),
+                             {kByteValues});  // others are never chosen
+      model_.backend().copy_to_host(bytes, logits_.data());
+    }
   }
 }
 
@@ -85,10 +89,8 @@ GenerateStats Generator::generate(std::string_view prompt, const Emit& emit) {
 
   start = std::chrono::steady_clock::now();
   while (stats.generated_tokens < options_.max_new_tokens) {
-    // Token ids past the bytes are never chosen.
     const std::int32_t token =
-        sampler_.sample(std::span(logits_).first(static_cast<std::size_t>(kByteValues)), history_,
-                        static_cast<std::uint64_t>(stats.generated_tokens));
+        sampler_.sample(logits_, history_, static_cast<std::uint64_t>(stats.generated_tokens));
     ++stats.generated_tokens;
     if (token == kEndOfDocument && options_.stop_at_end_of_document) {
       stats.reason = StopReason::end_of_document;

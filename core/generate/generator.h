@@ -66,7 +66,7 @@ class Generator {
   std::unique_ptr<Activations> activations_;
   Tensor tokens_;                      // i32 [activations_->max_tokens]
   std::vector<std::int32_t> history_;  // every token so far
-  std::vector<float> logits_;          // [V]
+  std::vector<float> logits_;          // [kByteValues]
 };
 
 }  // namespace bitnet

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "core/backend/backend.h"
+#include "core/base/unique_number.h"
 #include "core/model/model_config.h"
 
 namespace bitnet {
@@ -23,23 +24,21 @@ inline TensorView leading(Tensor& buffer, Shape shape) {
 struct LinearInput {
   Tensor codes;      // i8 [rows, K]
   Tensor act_scale;  // [rows]
-  Tensor x;          // f32 [rows, K]
+  Tensor x;          // act [rows, K]
 };
 
 struct LayerActivations {
-  Tensor attn_residual;    // [rows, D] the block's input; both residuals are kept for the backward
-                           // pass only
   Tensor attn_norm_stats;  // [rows, 2]
   LinearInput attn_in;     // K = D
-  Tensor q, k, v;          // [rows, H * E], [rows, G * E] twice; q and k after RoPE
-  Tensor attn_out;         // [rows, H * E], before the sub-norm
+  Tensor q, k, v;          // act [rows, H * E], [rows, G * E] twice; q and k after RoPE
+  Tensor attn_out;         // act [rows, H * E], before the sub-norm
   Tensor logsumexp;        // [B, H, T], kept for the backward pass only
   Tensor attn_sub_stats;   // [rows, 2]
   LinearInput o_in;        // K = H * E
-  Tensor ffn_residual;     // [rows, D]
+  Tensor ffn_residual;     // [rows, D], kept for the backward pass only
   Tensor ffn_norm_stats;   // [rows, 2]
   LinearInput ffn_in;      // K = D
-  Tensor gate, up;         // [rows, F]; gate is empty in a feed-forward without gate
+  Tensor gate, up;         // act [rows, F]; gate is empty in a feed-forward without gate
   Tensor ffn_sub_stats;    // [rows, 2]
   LinearInput down_in;     // K = F
 };
@@ -52,40 +51,49 @@ struct DropoutState {
       0;  // index within the step of the batch's first token: micro-batch * B * T
 };
 
+// What a forward pass leaves for the backward pass: nothing; the input of each block, from which the
+// backward pass computes the block again (gradient checkpointing); or everything.
+enum class Keep : std::uint8_t { nothing, block_inputs, everything };
+
 class Activations {
  public:
-  // For up to `batch` sequences of up to `tokens` tokens. keep_for_backward: one LayerActivations
-  // per layer and gradient scratch; else all layers share one. mixed: also the float inputs that
-  // the quantisation warm-up needs.
+  // For up to `batch` sequences of up to `tokens` tokens. All layers share one LayerActivations
+  // unless everything is kept. mixed: also the float inputs that the quantisation warm-up needs.
+  // dtype: f32, or bf16 where the backend's training_dtype() is, of what is marked act below; the
+  // residual stream and its gradient stay f32.
   Activations(Backend& backend, const ModelConfig& config, std::int64_t batch, std::int64_t tokens,
-              bool keep_for_backward, bool mixed = false);
+              Keep keep, bool mixed = false, DType dtype = DType::f32);
 
   LayerActivations& layer(std::int64_t index) {
-    return layers_[keeps_for_backward ? static_cast<std::size_t>(index) : 0];
+    return layers_[layers_.size() == 1 ? 0 : static_cast<std::size_t>(index)];
   }
+  // [rows, D]; only if something is kept.
+  Tensor& block_input(std::int64_t layer) { return block_inputs_[static_cast<std::size_t>(layer)]; }
   std::int64_t bytes() const { return bytes_; }
 
+  const std::uint64_t number = unique_number();
   std::int64_t max_batch, max_tokens;
-  bool keeps_for_backward;
+  Keep keep;
 
   // Shared by all layers.
   Tensor normed;             // [rows, max(D, H * E, F)], only with `mixed`
-  Tensor hidden_activation;  // [rows, F] activation(gate) * up, where products are in floats
+  Tensor hidden_activation;  // act [rows, F] activation(gate) * up, where products are in floats
   Tensor branch;             // [rows, D] a projection's output before the residual add
   Tensor residual;  // [rows, D] the last block's output, and what flows between blocks that keep
                     // nothing
-  Tensor final_stats, final_normed;  // [rows, 2], [rows, D]
+  Tensor final_stats, final_normed;  // [rows, 2], act [rows, D]
   Tensor logits;                     // [rows, V]
-  // Gradients (only with keep_for_backward).
+  // Gradients (only if something is kept).
   Tensor d_residual;     // [rows, D] flows through the whole backward pass
   Tensor d_branch;       // [rows, D]
-  Tensor d_normed;       // [rows, max(D, H * E)]
-  Tensor d_input;        // [rows, max(D, H * E, F)]
-  Tensor d_gate, d_up;   // [rows, F]; d_gate is empty in a feed-forward without gate
-  Tensor d_q, d_k, d_v;  // like q, k, v
+  Tensor d_normed;       // act [rows, max(D, H * E)]
+  Tensor d_input;        // act [rows, max(D, H * E, F)]
+  Tensor d_gate, d_up;   // act [rows, F]; d_gate is empty in a feed-forward without gate
+  Tensor d_q, d_k, d_v;  // act, like q, k, v
 
  private:
   std::vector<LayerActivations> layers_;
+  std::vector<Tensor> block_inputs_;
   std::int64_t bytes_ = 0;
 };
 

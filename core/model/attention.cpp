@@ -27,7 +27,8 @@ AttentionShape Attention::shape(const Pass& pass) const {
           .heads = heads_,
           .kv_heads = kv_heads_,
           .head_dim = head_dim_,
-          .first_position = pass.first_position()};
+          .first_position = pass.first_position(),
+          .capacity = pass.cache == nullptr ? 0 : pass.cache->capacity()};
 }
 
 void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residual,
@@ -37,29 +38,19 @@ void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residua
   const std::int64_t kv_width = kv_heads_ * head_dim_;
   TensorView q = pass.rows_of(l.q, heads_ * head_dim_);
   TensorView k = pass.rows_of(l.k, kv_width), v = pass.rows_of(l.v, kv_width);
-  TensorView all_k = k, all_v = v;
-  TensorView new_k, new_v;  // their place behind the cached ones, in the cache's dtype
-  if (pass.cache != nullptr) {
-    const Shape new_rows{s.queries, kv_width};
-    new_k = pass.cache->keys(layer_).rows(s.first_position, s.queries).reshaped(new_rows);
-    new_v = pass.cache->values(layer_).rows(s.first_position, s.queries).reshaped(new_rows);
-    all_k = pass.cache->keys(layer_).rows(0, s.keys);
-    all_v = pass.cache->values(layer_).rows(0, s.keys);
-  }
-  const bool converts = pass.cache != nullptr && pass.cache->dtype() != DType::f32;
-  if (pass.cache != nullptr && !converts) {  // computed in place
-    k = new_k;
-    v = new_v;
-  }
   BitLinear::forward(pass, l.attn_in, {{q_proj_, q}, {k_proj_, k}, {v_proj_, v}});
 
   q = q.reshaped({s.batch, s.queries, heads_, head_dim_});
   k = k.reshaped({s.batch, s.queries, kv_heads_, head_dim_});
   be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
   be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
-  if (converts) {
-    be.convert(k, new_k);
-    be.convert(v, new_v);
+  TensorView all_k = k, all_v = v;
+  if (pass.cache != nullptr) {
+    const Shape new_rows{s.queries, kv_heads_, head_dim_};
+    be.append(k.reshaped(new_rows), s.first_position, pass.cache->keys(layer_));
+    be.append(v.reshaped(new_rows), s.first_position, pass.cache->values(layer_));
+    all_k = pass.cache->keys(layer_).rows(0, s.keys);
+    all_v = pass.cache->values(layer_).rows(0, s.keys);
   }
 
   const Shape kv_shape{s.batch, s.keys, kv_heads_, head_dim_};

@@ -29,7 +29,7 @@ void Block::add_branch(Pass& pass, const Branch& branch, DropoutSite site, Const
 
 void Block::forward(Pass& pass, TensorView x, TensorView y) const {
   LayerActivations& l = pass.activations.layer(layer_);
-  const TensorView middle = pass.activations.keeps_for_backward
+  const TensorView middle = pass.activations.keep != Keep::nothing
                                 ? pass.rows_of(l.ffn_residual, pass.config.hidden_size)
                                 : y;
   attn_norm_.forward(pass, x, l.attn_norm_stats, l.attn_in);
@@ -44,13 +44,18 @@ void Block::backward(Pass& pass) const {
   const std::int64_t width = pass.config.hidden_size;
   const TensorView d_residual = pass.rows_of(a.d_residual, width),
                    d_branch = pass.rows_of(a.d_branch, width);
+  // The last block's activations are still there; the others' are made again, for the same dropout.
+  const bool made_again =
+      a.keep == Keep::block_inputs && layer_ + 1 < pass.config.num_hidden_layers;
+  if (made_again)
+    forward(pass, pass.rows_of(a.block_input(layer_), width), pass.rows_of(a.residual, width));
 
   TensorView dy = pass.apply_dropout(d_residual, DropoutSite::feed_forward, layer_, d_branch);
   ffn_norm_.backward(pass, pass.rows_of(l.ffn_residual, width), l.ffn_norm_stats,
                      feed_forward_.backward(pass, l, dy), d_residual, true);
 
   dy = pass.apply_dropout(d_residual, DropoutSite::attention, layer_, d_branch);
-  attn_norm_.backward(pass, pass.rows_of(l.attn_residual, width), l.attn_norm_stats,
+  attn_norm_.backward(pass, pass.rows_of(a.block_input(layer_), width), l.attn_norm_stats,
                       attention_.backward(pass, l, dy), d_residual, true);
 }
 

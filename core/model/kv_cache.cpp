@@ -28,4 +28,16 @@ void KvCache::advance(std::int64_t tokens) {
   length_ += tokens;
 }
 
+std::unique_ptr<RecordedOperations>& KvCache::one_token(ConstTensorView token, std::uint64_t model,
+                                                        std::uint64_t activations) {
+  if (recorded_token_ != token.raw() || recorded_model_ != model ||
+      recorded_activations_ != activations) {
+    one_token_.reset();
+  }
+  recorded_token_ = token.raw();
+  recorded_model_ = model;
+  recorded_activations_ = activations;
+  return one_token_;
+}
+
 }  // namespace bitnet

@@ -2,6 +2,7 @@
 // Keys (after RoPE) and values of one sequence, for incremental generation.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "core/backend/backend.h"
@@ -26,6 +27,11 @@ class KvCache {
   // Called once per extend(), after all layers have written their new rows.
   void advance(std::int64_t tokens);
 
+  // What the device keeps of extending this cache by one token that lies there, with the model and
+  // the activations of these unique numbers; empty when any of them is new.
+  std::unique_ptr<RecordedOperations>& one_token(ConstTensorView token, std::uint64_t model,
+                                                 std::uint64_t activations);
+
   // [capacity, G, E]
   TensorView keys(std::int64_t layer) { return keys_[static_cast<std::size_t>(layer)]; }
   TensorView values(std::int64_t layer) { return values_[static_cast<std::size_t>(layer)]; }
@@ -34,6 +40,9 @@ class KvCache {
   std::int64_t capacity_, length_ = 0;
   DType dtype_;
   std::vector<Tensor> keys_, values_;
+  std::unique_ptr<RecordedOperations> one_token_;
+  const void* recorded_token_ = nullptr;
+  std::uint64_t recorded_model_ = 0, recorded_activations_ = 0;
 };
 
 }  // namespace bitnet

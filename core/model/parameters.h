@@ -24,10 +24,10 @@ struct Parameter {
   // f32, spec.shape; empty for a projection in packed form. The embedding and the head of a packed
   // model may be bf16.
   Tensor value;
-  Tensor gradient;         // like value; empty until create_gradients()
-  Tensor packed;           // u8 [N / 4, K]: quantised projections only
-  Tensor weight_scale;     // [1] or [N, K / group_size]: quantised projections only
-  std::int64_t flips = 0;  // codes that the last refresh_quantized() changed
+  Tensor gradient;      // like value; empty until create_gradients()
+  Tensor packed;        // u8 [N / 4, K]: quantised projections only
+  Tensor weight_scale;  // [1] or [N, K / group_size]: quantised projections only
+  Tensor flips;         // i32 [1]: codes that the last refresh_quantized() changed; in training
   Tensor operand;  // f32 [N, K]: the float operand of a product that is not (wholly) quantised;
                    // made on demand
 };

@@ -30,7 +30,7 @@ struct Pass {
   std::int64_t batch = 1, tokens = 0;
   KvCache* cache = nullptr;               // incremental generation: batch is 1
   const DropoutState* dropout = nullptr;  // null: off
-  GradientPrecision gradient_precision = GradientPrecision::fp32;  // of integer products
+  GradientPrecision gradient_precision = GradientPrecision::int8;  // of integer products
 
   std::int64_t rows() const { return batch * tokens; }
   std::int64_t first_position() const { return cache == nullptr ? 0 : cache->length(); }

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <complex>
+#include <functional>
 
 namespace bitnet {
 namespace {
@@ -87,9 +88,13 @@ void Transformer::refresh_quantized(double amount) {
   mode_ =
       config_.quantized_activations() && amount == 1 ? ProductMode::integer : ProductMode::mixed;
   quantized_amount_ = static_cast<float>(amount);
+  number_ = unique_number();
   for (Parameter& p : parameters_.all()) {
     if (!p.packed) continue;
-    if (p.value) p.flips = backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale);
+    if (p.value) {
+      if (!p.flips) p.flips = backend_.make_tensor(DType::i32, {1});
+      backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale, p.flips);
+    }
     if (mode_ != ProductMode::mixed) {
       p.operand = Tensor();
       continue;
@@ -133,9 +138,9 @@ TensorView Transformer::run_blocks(Pass& pass, ConstTensorView tokens) {
   const std::int64_t width = config_.hidden_size;
   const TensorView last = pass.rows_of(a.residual, width);
   const auto block_input = [&](std::size_t layer) {
-    return a.keeps_for_backward
-               ? pass.rows_of(a.layer(static_cast<std::int64_t>(layer)).attn_residual, width)
-               : last;
+    return a.keep == Keep::nothing
+               ? last
+               : pass.rows_of(a.block_input(static_cast<std::int64_t>(layer)), width);
   };
   const TensorView first = block_input(0);
   backend_.embedding(tokens.reshaped({pass.rows()}), embedding_->value, first);
@@ -147,6 +152,7 @@ TensorView Transformer::run_blocks(Pass& pass, ConstTensorView tokens) {
 }
 
 void Transformer::use_head(HeadPrecision precision) {
+  number_ = unique_number();
   for (Tensor* made : {&head_codes_, &head_scale_, &head_in_codes_, &head_in_scale_})
     *made = Tensor();
   head_floats_ = Tensor();
@@ -176,6 +182,7 @@ TensorView Transformer::head_forward(Activations& a, ConstTensorView x, std::int
                            static_cast<float>(config_.rms_norm_eps)};
   if (head_precision() == HeadPrecision::int8) {
     if (head_in_scale_.elements() < rows) {
+      number_ = unique_number();
       head_in_codes_ = backend_.make_tensor(DType::i8, {rows, width});
       head_in_scale_ = backend_.make_tensor(DType::f32, {rows});
     }
@@ -199,16 +206,27 @@ TensorView Transformer::forward(ConstTensorView tokens, Activations& activations
 
 TensorView Transformer::extend(ConstTensorView tokens, KvCache& cache, Activations& activations) {
   BITNET_CHECK(tokens.dim(0) == 1, "{} sequences, expected 1 for a cache", tokens.dim(0));
+  // Here, because recorded operations do not look.
+  BITNET_CHECK(cache.length() + tokens.dim(1) <= cache.capacity(),
+               "{} tokens after {} in a cache of {}", tokens.dim(1), cache.length(),
+               cache.capacity());
   Pass pass = make_pass(tokens, activations, &cache, nullptr);
-  const TensorView x = run_blocks(pass, tokens);
+  const auto run = [&] {
+    head_forward(activations, run_blocks(pass, tokens).rows(pass.tokens - 1, 1), 1);
+  };
+  if (pass.tokens == 1)
+    backend_.repeat(cache.one_token(tokens, number_, activations.number), cache.length(),
+                    std::cref(run));  // by reference: a copy would be allocated
+  else
+    run();
   cache.advance(pass.tokens);
-  return head_forward(activations, x.rows(pass.tokens - 1, 1), 1);
+  return leading(activations.logits, {1, config_.vocab_size});
 }
 
 void Transformer::backward(ConstTensorView tokens, ConstTensorView dlogits,
                            Activations& activations, const DropoutState* dropout,
                            GradientPrecision precision) {
-  BITNET_CHECK(activations.keeps_for_backward, "activations were made without keep_for_backward");
+  BITNET_CHECK(activations.keep != Keep::nothing, "activations that keep nothing for backward");
   BITNET_CHECK(head_precision() == HeadPrecision::fp32, "an int8 head has no backward pass");
   parameters_.create_gradients(backend_);
   Pass pass = make_pass(tokens, activations, nullptr, dropout);

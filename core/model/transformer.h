@@ -57,11 +57,11 @@ class Transformer {
   TensorView forward(ConstTensorView tokens, Activations& activations,
                      const DropoutState* dropout = nullptr);
   // dlogits [B * T, V]; adds to the gradients of the parameters (created on first use).
-  // `activations` must be those of the last forward(), made with keep_for_backward, by an fp32
-  // head. `precision` is that of the products of quantised projections; all else is fp32.
+  // `activations` must be those of the last forward(), made to keep something, by an fp32
+  // head. `precision` is that of the products of quantised projections.
   void backward(ConstTensorView tokens, ConstTensorView dlogits, Activations& activations,
                 const DropoutState* dropout = nullptr,
-                GradientPrecision precision = GradientPrecision::fp32);
+                GradientPrecision precision = GradientPrecision::int8);
 
   // One sequence, continued: appends `tokens` (i32 [1, T]) to the cache and returns the logits [1,
   // V] of the last one.
@@ -92,6 +92,7 @@ class Transformer {
   Tensor rope_table_;                     // [max_position_embeddings, E]
   ProductMode mode_ = ProductMode::float32;
   float quantized_amount_ = 1;
+  std::uint64_t number_ = unique_number();  // changes with the tensors that a token passes through
 };
 
 }  // namespace bitnet

@@ -14,16 +14,19 @@ Optimizer::Optimizer(Backend& backend, Parameters& parameters)
   for (const Parameter& p : parameters.all()) {
     m_.push_back(backend.make_tensor(DType::f32, p.spec.shape));
     v_.push_back(backend.make_tensor(DType::f32, p.spec.shape));
+    gradients_.push_back(p.gradient);
   }
+  squares_.resize(gradients_.size());
 }
 
-Optimizer::GradientNorm Optimizer::gradient_norm() const {
+Optimizer::GradientNorm Optimizer::gradient_norm() {
+  backend_.sums_of_squares(gradients_, squares_);
   GradientNorm norm;
   double total = 0;
-  for (const Parameter& p : parameters_.all()) {
-    const double squares = backend_.sum_of_squares(p.gradient);
-    if (!std::isfinite(squares) && norm.culprit == nullptr) norm.culprit = &p;
-    total += squares;
+  for (std::size_t i = 0; i < squares_.size(); ++i) {
+    if (!std::isfinite(squares_[i]) && norm.culprit == nullptr)
+      norm.culprit = &parameters_.all()[i];
+    total += squares_[i];
   }
   norm.value = std::sqrt(total);
   return norm;

@@ -16,7 +16,11 @@ std::vector<ProjectionMetrics> measure_projections(Backend& backend, const Param
     m.minus = share(counts.minus);
     m.zero = share(counts.zero);
     m.plus = share(counts.plus);
-    m.flips = p.flips;
+    if (p.flips) {
+      std::int32_t flips = 0;
+      backend.copy_to_host(p.flips, &flips);
+      m.flips = flips;
+    }
     m.weight_scale = backend.sum(p.weight_scale) / static_cast<double>(p.weight_scale.elements());
     all.push_back(std::move(m));
   }

@@ -17,6 +17,14 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                 "bytes of a sequence; 0: max_position_embeddings");
   visitor.field("gradient_accumulation_steps", gradient_accumulation_steps, 1,
                 BatchPlan::kMaxWindows, "micro-batches of one update");
+  visitor.field(
+      "activation_dtype", activation_dtype, {"auto", "fp32", "bf16"},
+      "of the activations and their gradients, beside the fp32 residual stream; bf16: on a "
+      "GPU only; auto: bf16 on a GPU, fp32 else and during a quantisation warm-up");
+  visitor.field(
+      "gradient_checkpointing", gradient_checkpointing,
+      "less memory for a third more time: keep the inputs of the blocks alone, and compute "
+      "the rest again in the backward pass; changes no result");
   visitor.field("seed", seed, 0, std::numeric_limits<std::int64_t>::max(),
                 "of initial weights, data order, dropout and samples");
 
@@ -35,8 +43,9 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
                 "two_stage: share of max_steps with weight decay");
   visitor.field("quant_warmup_steps", quant_warmup_steps, 0, kMaxSteps,
                 "steps from float to full quantisation; 0: quantised from the start");
-  visitor.field("backward", backward, {"int8", "fp32"},
-                "what the gradients' products of quantised projections are computed in");
+  visitor.field("backward", backward, {"int8", "fp32", "bf16"},
+                "what the gradients' products of quantised projections are computed in; fp32: on a "
+                "CPU only, bf16: on a GPU only");
 
   visitor.field("weight_decay", weight_decay, 0, 1e3, "of matrices only");
   visitor.field("adam_beta1", adam_beta1, 0, 1, "decay of the first moment");

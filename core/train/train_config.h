@@ -16,7 +16,9 @@ struct TrainConfig {
   std::int64_t per_device_train_batch_size = 8;  // sequences of one micro-batch
   std::int64_t sequence_length = 0;              // bytes of a sequence; 0: max_position_embeddings
   std::int64_t gradient_accumulation_steps = 1;  // micro-batches of one update
-  std::int64_t seed = 1;                         // of initial weights, data order, dropout, samples
+  std::string activation_dtype = "auto";  // auto | fp32 | bf16, beside the fp32 residual stream
+  bool gradient_checkpointing = false;    // keep the blocks' inputs and compute the rest again
+  std::int64_t seed = 1;                  // of initial weights, data order, dropout, samples
 
   double learning_rate = 1.5e-3;         // the peak
   double min_learning_rate_ratio = 0.1;  // of the peak, at the end: linear, cosine, wsd
@@ -27,7 +29,7 @@ struct TrainConfig {
   double learning_rate_drop_ratio = 0.6667;  // two_stage: the second peak over the first
   double weight_decay_off_at = 0.5;          // two_stage: share of max_steps
   std::int64_t quant_warmup_steps = 0;       // steps from float (0) to full quantisation (1)
-  std::string backward = "int8";             // int8 | fp32: the gradients' products of a BitLinear
+  std::string backward = "int8";  // int8 | fp32 | bf16: the gradients' products of a BitLinear
 
   double weight_decay = 0.1;  // of matrices only
   double adam_beta1 = 0.9;
@@ -51,7 +53,9 @@ struct TrainConfig {
   void validate() const;
 
   GradientPrecision gradient_precision() const {
-    return backward == "int8" ? GradientPrecision::int8 : GradientPrecision::fp32;
+    return backward == "int8"   ? GradientPrecision::int8
+           : backward == "bf16" ? GradientPrecision::bf16
+                                : GradientPrecision::fp32;
   }
   std::int64_t sequences_per_step() const {
     return per_device_train_batch_size * gradient_accumulation_steps;

@@ -56,6 +56,7 @@ BatchPlan plan_batches(const RunConfig& config) {
 }
 
 MemoryPlan plan_memory(Backend& backend, const RunConfig& config) {
+  check_backward(backend, config.train);
   const WeightQuantizer quantizer = config.model.weight_quantizer();
   // The float operands of products that are not wholly quantised: weight-only models, and the
   // quantisation warm-up.
@@ -73,14 +74,14 @@ MemoryPlan plan_memory(Backend& backend, const RunConfig& config) {
   }
   // Every activation has a row for each token.
   const std::int64_t rows = config.train.per_device_train_batch_size * config.train.sequence_length;
-  plan.activations =
-      Activations(backend, config.model, 1, 1, /*keep_for_backward=*/true, warming_up).bytes() *
-      rows;
-  plan.evaluation =
-      Activations(backend, config.model, 1, 1, /*keep_for_backward=*/false).bytes() * rows;
+  plan.activations = Activations(backend, config.model, 1, 1, kept_activations(config.train),
+                                 warming_up, activation_dtype(backend, config.train))
+                         .bytes() *
+                     rows;
+  plan.evaluation = Activations(backend, config.model, 1, 1, Keep::nothing).bytes() * rows;
   if (config.train.sample_steps > 0)
-    plan.evaluation = std::max(
-        plan.evaluation, generator_bytes(backend, config.model, GenerateOptions().kv_cache));
+    plan.evaluation = std::max(plan.evaluation,
+                               generator_bytes(backend, config.model, GenerateOptions().kv_cache));
   return plan;
 }
 

@@ -7,6 +7,33 @@
 
 namespace bitnet {
 
+Keep kept_activations(const TrainConfig& config) {
+  return config.gradient_checkpointing ? Keep::block_inputs : Keep::everything;
+}
+
+DType activation_dtype(const Backend& backend, const TrainConfig& config) {
+  const bool warming_up = config.quant_warmup_steps > 0;
+  if (config.activation_dtype == "fp32") return DType::f32;
+  if (config.activation_dtype == "auto") return warming_up ? DType::f32 : backend.training_dtype();
+  if (backend.training_dtype() != DType::bf16)
+    throw UsageError(
+        fmt::format("train.activation_dtype is bf16, which the {} backend does not have; use auto, "
+                    "fp32, or a GPU",
+                    backend.name()));
+  if (warming_up)
+    throw UsageError(
+        "train.activation_dtype is bf16, but the quantisation warm-up (train.quant_warmup_steps) "
+        "needs fp32; use auto or fp32");
+  return DType::bf16;
+}
+
+void check_backward(const Backend& backend, const TrainConfig& config) {
+  if (backend.computes(config.gradient_precision())) return;
+  throw UsageError(fmt::format(
+      "train.backward is {}, which the {} backend does not have; use int8, or {}", config.backward,
+      backend.name(), config.backward == "bf16" ? "fp32, or a GPU" : "bf16, or --device cpu"));
+}
+
 UpdateStep::UpdateStep(const RunConfig& config, Transformer& model, Optimizer& optimizer,
                        const BatchLoader& loader)
     : config_(config),
@@ -14,8 +41,9 @@ UpdateStep::UpdateStep(const RunConfig& config, Transformer& model, Optimizer& o
       optimizer_(optimizer),
       loader_(loader),
       activations_(model.backend(), config.model, config.train.per_device_train_batch_size,
-                   config.train.sequence_length, /*keep_for_backward=*/true,
-                   /*mixed=*/config.train.quant_warmup_steps > 0) {
+                   config.train.sequence_length, kept_activations(config.train),
+                   /*mixed=*/config.train.quant_warmup_steps > 0,
+                   activation_dtype(model.backend(), config.train)) {
   Backend& backend = model.backend();
   const std::int64_t batch = config.train.per_device_train_batch_size,
                      length = config.train.sequence_length, rows = batch * length;
@@ -46,9 +74,9 @@ double UpdateStep::accumulate_gradients(std::int64_t step) {
 
     const TensorView logits = model_.forward(tokens_, activations_, drops);
     backend.cross_entropy(logits, targets_, loss_, static_cast<float>(1 / total), logits);
-    loss_sum += backend.sum(loss_);
-    if (!std::isfinite(loss_sum)) fail_loss(step, loss_sum);
     model_.backward(tokens_, logits, activations_, drops, config_.train.gradient_precision());
+    loss_sum += backend.sum(loss_);  // last, because it waits for the device
+    if (!std::isfinite(loss_sum)) fail_loss(step, loss_sum);
   }
   return loss_sum / total;
 }

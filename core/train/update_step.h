@@ -13,6 +13,13 @@
 
 namespace bitnet {
 
+// What an update keeps of its forward pass, and in what dtype. The latter throws UsageError where the
+// backend does not have the one asked for.
+Keep kept_activations(const TrainConfig& config);
+DType activation_dtype(const Backend& backend, const TrainConfig& config);
+// Throws UsageError where the backend does not have config.backward.
+void check_backward(const Backend& backend, const TrainConfig& config);
+
 class UpdateStep {
  public:
   // `model` holds latent weights. All references must outlive it.

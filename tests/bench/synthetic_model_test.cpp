@@ -25,7 +25,7 @@ ModelConfig small_config(const std::string& linear) {
 std::vector<float> logits_of(const ModelConfig& config, int threads) {
   const auto backend = make_cpu_backend(threads);
   const auto model = make_synthetic_model(*backend, config, ThreadTeam(threads));
-  Activations activations(*backend, config, 1, 8, false);
+  Activations activations(*backend, config, 1, 8, Keep::nothing);
   const Tensor tokens =
       test::to_device(*backend, {1, 8}, test::random_tokens(1, 8, config.vocab_size));
   return test::floats_of(*backend, model->forward(tokens, activations));

@@ -15,7 +15,7 @@ namespace {
 constexpr BenchEffort kShort{.repeats = 2, .seconds = 1e-3};
 // So large that nothing else can be the limit.
 constexpr MachineRates kRates{
-    .memory_read = 1e18, .l2_read = 1e18, .fp32_fma = 1e18, .int8_dot = 1e18, .l2_bytes = 1 << 30};
+    .memory_read = 1e18, .l2_read = 1e18, .float_dot = 1e18, .int8_dot = 1e18, .l2_bytes = 1 << 30};
 
 RunConfig small_config() {
   RunConfig config = bench_training_config();
@@ -114,6 +114,8 @@ TEST_CASE("decode is measured against the bytes of a token, from the cache that 
     CHECK(asked == 0);
     CHECK(beyond.limit == 1e18 / double(bytes));
   }
+  // A device without a third-level cache.
+  CHECK(measure_decode(*model, 31, without_l2, {}, kShort).bound_by == "memory_read");
 }
 
 TEST_CASE("a context that the model does not have is refused") {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What must not change a single bit of the CPU backend's float operations: the instruction set, the
-// number of threads, the other rows of a batch, how many queries are given at once, keys to come.
+// What must not change a single bit of the CPU backend's operations: the instruction set and the
+// number of threads.
 #include <functional>
 #include <limits>
 #include <string>
@@ -34,10 +34,6 @@ Tensor empty_tensor(Backend& backend, const Shape& shape) {
   return backend.make_tensor(DType::f32, shape);
 }
 
-Floats rows_of(const Floats& x, std::int64_t first, std::int64_t count, std::int64_t width) {
-  return {x.begin() + first * width, x.begin() + (first + count) * width};
-}
-
 Floats linear_results(Backend& be) {
   Results r{be, {}};
   const std::int64_t rows = 530, inputs = 100, outputs = 300;  // several tiles of each kind
@@ -64,7 +60,7 @@ Floats bit_linear_backward_results(Backend& be) {
   Tensor dy = random_tensor(be, {rows, outputs}, 8), dx = empty_tensor(be, {rows, inputs});
   Tensor dw = random_tensor(be, {outputs, inputs}, 9);
   be.quantize_activations(x, codes, act_scale);
-  be.quantize_weights({}, w, packed, weight_scale);
+  be.quantize_weights({}, w, packed, weight_scale, {});
   be.bit_linear_backward(codes, act_scale, {packed, weight_scale, dy, dw}, GradientPrecision::fp32,
                          dx);
   r.append(dx);
@@ -85,8 +81,8 @@ Floats int8_backward_results(Backend& be) {
   Tensor dw = random_tensor(be, {outputs, inputs}, 44),
          grouped_dw = random_tensor(be, {outputs, inputs}, 45);
   be.quantize_activations(x, codes, act_scale);
-  be.quantize_weights({}, w, packed, scale);
-  be.quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, grouped, group_scale);
+  be.quantize_weights({}, w, packed, scale, {});
+  be.quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, grouped, group_scale, {});
   const BitLinearGradient gradients[] = {{packed, scale, dy, dw},
                                          {grouped, group_scale, dy, grouped_dw}};
   be.bit_linear_backward(codes, act_scale, gradients, GradientPrecision::int8, dx);
@@ -228,93 +224,6 @@ TEST_CASE("float operations give the same bits on every ISA and for any number o
       INFO(isa << ", " << threads << " threads");
       CHECK(family.results(*make_cpu_backend(threads, isa)) == expected);
     }
-  }
-}
-
-TEST_CASE("a row of linear and of norm has the same bits alone and in a batch") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
-  const std::int64_t rows = 21, inputs = 72, outputs = 30;
-  Tensor x = random_tensor(*be, {rows, inputs}, 30), w = random_tensor(*be, {outputs, inputs}, 31);
-  Tensor y = empty_tensor(*be, {rows, outputs}), normed = empty_tensor(*be, {rows, inputs}),
-         stats = empty_tensor(*be, {rows, 2});
-  be->linear(x, w, y);
-  be->norm(NormKind::layer, x, {}, 1e-5f, normed, stats);
-  const Floats all_y = test::floats_of(*be, y), all_normed = test::floats_of(*be, normed);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    Tensor one_y = empty_tensor(*be, {1, outputs}), one = empty_tensor(*be, {1, inputs}),
-           one_stats = empty_tensor(*be, {1, 2});
-    be->linear(x.view().rows(row, 1), w, one_y);
-    be->norm(NormKind::layer, x.view().rows(row, 1), {}, 1e-5f, one, one_stats);
-    CHECK(test::floats_of(*be, one_y) == rows_of(all_y, row, 1, outputs));
-    CHECK(test::floats_of(*be, one) == rows_of(all_normed, row, 1, inputs));
-  }
-}
-
-TEST_CASE("attention gives the same bits for a prompt at once, in pieces and token by token") {
-  const auto be = make_cpu_backend(1, GENERATE(from_range(available_cpu_isas())));
-  const std::int64_t tokens = 150, heads = 2, head_dim = 32, width = heads * head_dim;
-  const Shape shape{1, tokens, heads, head_dim};
-  Tensor q = random_tensor(*be, shape, 32), k = random_tensor(*be, shape, 33),
-         v = random_tensor(*be, shape, 34);
-  Tensor whole = empty_tensor(*be, shape);
-  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q, k, v, whole, {});
-  const Floats expected = test::floats_of(*be, whole);
-  const std::int64_t piece = GENERATE(1, 7, 64, 100);
-  const TensorView q_rows = q.view().reshaped({tokens, width});
-  for (std::int64_t first = 0; first < tokens; first += piece) {
-    const std::int64_t count = std::min(piece, tokens - first);
-    Tensor out = empty_tensor(*be, {1, count, heads, head_dim});
-    // The cache holds room for all keys; those to come are there, and must not matter.
-    be->attention({1, count, tokens, heads, heads, head_dim, first},
-                  q_rows.rows(first, count).reshaped({1, count, heads, head_dim}), k, v, out, {});
-    CHECK(test::floats_of(*be, out) == rows_of(expected, first, count, width));
-  }
-}
-
-TEST_CASE("grouped-query attention equals attention with repeated key and value heads") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
-  const std::int64_t tokens = 80, heads = 6, groups = 2, head_dim = 16;
-  const Shape q_shape{1, tokens, heads, head_dim}, kv_shape{1, tokens, groups, head_dim};
-  const auto repeated = [&](const std::vector<double>& x) {
-    std::vector<double> y;
-    for (std::int64_t t = 0; t < tokens; ++t) {
-      for (std::int64_t h = 0; h < heads; ++h) {
-        const auto from = x.begin() + (t * groups + h / (heads / groups)) * head_dim;
-        y.insert(y.end(), from, from + head_dim);
-      }
-    }
-    return y;
-  };
-  const auto k = test::random_numbers(36, kv_shape.elements()),
-             v = test::random_numbers(37, kv_shape.elements());
-  Tensor q = random_tensor(*be, q_shape, 35), grouped = empty_tensor(*be, q_shape),
-         full = empty_tensor(*be, q_shape);
-  be->attention({1, tokens, tokens, heads, groups, head_dim, 0}, q,
-                test::to_device(*be, kv_shape, k), test::to_device(*be, kv_shape, v), grouped, {});
-  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q,
-                test::to_device(*be, q_shape, repeated(k)),
-                test::to_device(*be, q_shape, repeated(v)), full, {});
-  CHECK(test::floats_of(*be, grouped) == test::floats_of(*be, full));
-}
-
-TEST_CASE("changing a key and a value leaves earlier outputs untouched, bit for bit") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
-  const std::int64_t tokens = 70, head_dim = 16;
-  const std::int64_t changed = GENERATE(0, 5, 15, 16, 63, 64, 69);
-  const Shape shape{1, tokens, 1, head_dim};
-  Tensor q = random_tensor(*be, shape, 38), k = random_tensor(*be, shape, 39),
-         v = random_tensor(*be, shape, 40);
-  Tensor out = empty_tensor(*be, shape);
-  const auto attend = [&] {
-    be->attention({1, tokens, tokens, 1, 1, head_dim, 0}, q, k, v, out, {});
-    return test::floats_of(*be, out);
-  };
-  const Floats before = attend();
-  for (Tensor* t : {&k, &v}) t->as<float>()[static_cast<std::size_t>(changed * head_dim)] += 1.0f;
-  const Floats after = attend();
-  CHECK(rows_of(after, 0, changed, head_dim) == rows_of(before, 0, changed, head_dim));
-  for (std::int64_t t = changed; t < tokens; ++t) {
-    CHECK(rows_of(after, t, 1, head_dim) != rows_of(before, t, 1, head_dim));
   }
 }
 

@@ -83,7 +83,7 @@ TEST_CASE("evaluation scores a text as the model predicts it byte by byte") {
   const auto text = sample_text(kContext);
   const EvalResult result = evaluate(tiny.model, text);
 
-  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, false);
+  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing);
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(kContext), 0);
   for (std::size_t i = 1; i < tokens.size(); ++i) tokens[i] = text[i - 1];
   Tensor input = tiny.backend->make_tensor(DType::i32, {1, kContext});

@@ -2,8 +2,8 @@
 // The output head in int8.
 #include <memory>
 
-#include "core/cpu/cpu_backend.h"
 #include "core/quant/ternary.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tiny_model.h"
 
@@ -12,7 +12,7 @@ using namespace bitnet::test;
 
 namespace {
 
-constexpr std::int64_t kLength = 24;
+constexpr std::int64_t kLength = 16;  // few queries, for every backend's attention
 
 ModelConfig config_of(bool tied) {
   ModelConfig config = tiny_config("b158");
@@ -24,11 +24,11 @@ ModelConfig config_of(bool tied) {
 
 TEST_CASE("an int8 head is the product of its rounded rows with the rounded final norm",
           "[model]") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = default_backend().make();
   const ModelConfig config = config_of(GENERATE(true, false));
   TinyModel model(*backend, config, 1);
   const auto tokens = random_tokens(1, kLength, 32);
-  Activations activations(*backend, config, 1, kLength, false);
+  Activations activations(*backend, config, 1, kLength, Keep::nothing);
   const Tensor input = to_device(*backend, {1, kLength}, tokens);
   model.forward(input, activations);
   const auto normed = floats_of(*backend, activations.final_normed);
@@ -54,11 +54,11 @@ TEST_CASE("an int8 head is the product of its rounded rows with the rounded fina
   CHECK(logits_of(model, tokens, 1) == expected);
 }
 
-TEST_CASE("an int8 head gives the same logits packed, in pieces, in a batch, for any threads",
+TEST_CASE("an int8 head gives the same logits packed, in pieces, in a batch, elsewhere",
           "[model]") {
-  const auto backend = make_cpu_backend(1), threads = make_cpu_backend(3);
+  const auto backend = default_backend().make(), other = test_backends().back().make();
   const ModelConfig config = config_of(true);
-  TinyModel model(*backend, config, 2), elsewhere(*threads, config, 2);
+  TinyModel model(*backend, config, 2), elsewhere(*other, config, 2);
   PackedTwin packed(model);
   for (Transformer* each :
        {static_cast<Transformer*>(&model), static_cast<Transformer*>(&elsewhere),
@@ -72,7 +72,7 @@ TEST_CASE("an int8 head gives the same logits packed, in pieces, in a batch, for
   tokens.resize(kLength);
   const auto one = logits_of(model, tokens, 1);
   CHECK(one == std::vector<float>(both.begin(), both.begin() + kLength * 32));
-  Activations activations(*backend, config, 1, kLength, false);
+  Activations activations(*backend, config, 1, kLength, Keep::nothing);
   KvCache cache(*backend, config, kLength);
   for (std::int64_t t = 0; t < kLength; ++t) {
     const Tensor token = to_device(*backend, {1, 1}, std::vector{tokens[std::size_t(t)]});
@@ -82,14 +82,14 @@ TEST_CASE("an int8 head gives the same logits packed, in pieces, in a batch, for
 }
 
 TEST_CASE("the fp32 head comes back, and only it has a backward pass", "[model]") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = default_backend().make();
   const ModelConfig config = config_of(true);
   TinyModel model(*backend, config, 4);
   const auto tokens = random_tokens(5, kLength, 32);
   const auto before = logits_of(model, tokens, 1);
   model.use_head(HeadPrecision::int8);
   CHECK(logits_of(model, tokens, 1) != before);
-  Activations activations(*backend, config, 1, kLength, true);
+  Activations activations(*backend, config, 1, kLength, Keep::everything);
   const Tensor input = to_device(*backend, {1, kLength}, tokens);
   const TensorView logits = model.forward(input, activations);
   CHECK_THROWS_AS(model.backward(input, logits, activations), ContractError);

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: MIT
-// What must not change a single bit of the logits: later tokens, neighbours in the batch, the
-// number of threads, the way a sequence is cut into calls, repeated key/value heads, the packed
-// form.
-#include "core/cpu/cpu_backend.h"
+// What must not change a single bit of the logits: later tokens, neighbours in the batch, the way a
+// sequence is cut into calls, repeated key/value heads, the packed form.
 #include "core/quant/ternary.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
-#include "tests/support/tiny_model.h"
-#include "tests/support/tiny_trainer.h"
+#include "tests/support/tiny_configs.h"
 
 using namespace bitnet;
 using namespace bitnet::test;
@@ -14,25 +12,6 @@ using namespace bitnet::test;
 namespace {
 
 constexpr std::int64_t kLength = 24;
-
-std::vector<ModelConfig> configs() {
-  std::vector<ModelConfig> list;
-  for (const std::string& profile : profile_names()) list.push_back(tiny_config("", profile));
-  list.push_back(tiny_config("float"));
-  ModelConfig config = tiny_config("b158");
-  config.num_key_value_heads = 2;
-  config.weight_group_size = 64;
-  list.push_back(config);
-  config = tiny_config("b158");
-  config.activation_bits = 0;
-  config.tie_word_embeddings = false;
-  list.push_back(config);
-  return list;
-}
-
-std::string describe(const ModelConfig& c) {
-  return c.profile + " " + c.linear + " activation_bits " + std::to_string(c.activation_bits);
-}
 
 std::vector<float> rows(const std::vector<float>& logits, std::int64_t first, std::int64_t count) {
   const std::int64_t width = 32;
@@ -47,7 +26,7 @@ std::vector<std::vector<float>> extend_in_pieces(Transformer& model,
                                                  DType cache_dtype = DType::f32) {
   Backend& be = model.backend();
   const auto length = static_cast<std::int64_t>(tokens.size());
-  Activations activations(be, model.config(), 1, length, false, true);
+  Activations activations(be, model.config(), 1, length, Keep::nothing, true);
   KvCache cache(be, model.config(), length, cache_dtype);
   std::vector<std::vector<float>> logits;
   std::int64_t first = 0;
@@ -60,11 +39,21 @@ std::vector<std::vector<float>> extend_in_pieces(Transformer& model,
   return logits;
 }
 
+// A sequence of which attention computes all parts in one way.
+std::int64_t one_way_length(const TestBackend& b) {
+  return b.few_queries == 0 ? kLength : b.few_queries;
+}
+
+// How far logits may be apart of which attention took many queries at once for the ones, and few at
+// a time for the others. Its rounding of operands moves activations by a few 2^-8, and what is
+// rounded to int8 after that by up to a code more.
+double apart(const TestBackend& b) { return b.few_queries == 0 ? 0 : 20 * b.operand_rounding; }
+
 }  // namespace
 
 TEST_CASE("a token changes no logits before it", "[model]") {
-  const auto backend = make_cpu_backend(1);
-  for (const ModelConfig& config : configs()) {
+  const auto backend = default_backend().make();
+  for (const ModelConfig& config : tiny_configs()) {
     INFO(describe(config));
     TinyModel model(*backend, config, 1);
     auto tokens = random_tokens(1, kLength, 32);
@@ -81,8 +70,8 @@ TEST_CASE("a token changes no logits before it", "[model]") {
 }
 
 TEST_CASE("a sequence has the same logits alone and in any batch", "[model]") {
-  const auto backend = make_cpu_backend(2);
-  for (const ModelConfig& config : configs()) {
+  const auto backend = default_backend().make();
+  for (const ModelConfig& config : tiny_configs()) {
     INFO(describe(config));
     TinyModel model(*backend, config, 1);
     const auto a = random_tokens(1, kLength, 32), b = random_tokens(2, kLength, 32),
@@ -98,15 +87,17 @@ TEST_CASE("a sequence has the same logits alone and in any batch", "[model]") {
 }
 
 TEST_CASE("a sequence has the same logits at once, token by token and in pieces", "[model]") {
-  const auto backend = make_cpu_backend(2);
-  for (const ModelConfig& config : configs()) {
+  const TestBackend b = default_backend();
+  const auto backend = b.make();
+  for (const ModelConfig& config : tiny_configs()) {
     INFO(describe(config));
     TinyModel model(*backend, config, 1);
-    const auto tokens = random_tokens(1, kLength, 32);
+    const auto tokens = random_tokens(1, one_way_length(b), 32);
+    const auto length = std::int64_t(tokens.size());
     const auto whole = logits_of(model, tokens, 1);
-    const std::vector<std::int64_t> singles(kLength, 1);
-    for (const auto& pieces :
-         {singles, std::vector<std::int64_t>{kLength}, std::vector<std::int64_t>{7, 1, 1, 13, 2}}) {
+    const std::vector<std::int64_t> singles(tokens.size(), 1);
+    for (const auto& pieces : {singles, std::vector<std::int64_t>{length},
+                               std::vector<std::int64_t>{7, 1, 1, length - 11, 2}}) {
       const auto logits = extend_in_pieces(model, tokens, pieces);
       std::int64_t end = 0;
       for (std::size_t i = 0; i < pieces.size(); ++i) {
@@ -119,46 +110,29 @@ TEST_CASE("a sequence has the same logits at once, token by token and in pieces"
 }
 
 TEST_CASE("an fp16 cache gives the same logits for a prompt at once and in pieces", "[model]") {
-  const auto backend = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const TestBackend b = generated_backend();
+  const auto backend = b.make();
+  const std::int64_t length = one_way_length(b);
   for (const char* linear : {"float", "b158", "b1"}) {
     INFO(linear);
     ModelConfig config = tiny_config(linear);
     config.num_key_value_heads = 2;
     TinyModel model(*backend, config, 1);
-    const auto tokens = random_tokens(1, kLength, 32);
+    const auto tokens = random_tokens(1, length, 32);
     const auto one_by_one = extend_in_pieces(
-        model, tokens, std::vector<std::int64_t>(std::size_t(kLength), 1), DType::f16);
-    const auto at_once = extend_in_pieces(model, tokens, {kLength}, DType::f16);
-    const auto in_two = extend_in_pieces(model, tokens, {5, kLength - 5}, DType::f16);
+        model, tokens, std::vector<std::int64_t>(std::size_t(length), 1), DType::f16);
+    const auto at_once = extend_in_pieces(model, tokens, {length}, DType::f16);
+    const auto in_two = extend_in_pieces(model, tokens, {5, length - 5}, DType::f16);
     CHECK(at_once.back() == one_by_one.back());
     CHECK(in_two.back() == one_by_one.back());
     CHECK(in_two.front() == one_by_one[4]);
-    CHECK(one_by_one.back() != extend_in_pieces(model, tokens, {kLength}).back());
-  }
-}
-
-TEST_CASE("logits and gradients are the same bits with one thread and with two", "[model]") {
-  for (const ModelConfig& config : configs()) {
-    INFO(describe(config));
-    std::vector<std::vector<float>> logits, gradients[2];
-    for (const int threads : {1, 2}) {
-      const auto backend = make_cpu_backend(threads);
-      TinyModel model(*backend, config, 1);
-      const Batch batch = random_batch(1, 2, kLength, 32);
-      logits.push_back(logits_of(model, batch.tokens, 2));
-      TinyTrainer trainer(model, 2, kLength);
-      trainer.gradients(batch);
-      for (const Parameter& p : model.parameters().all())
-        gradients[threads - 1].push_back(floats_of(*backend, p.gradient));
-    }
-    CHECK(logits[0] == logits[1]);
-    CHECK((gradients[0] == gradients[1]));
+    CHECK(one_by_one.back() != extend_in_pieces(model, tokens, {length}).back());
   }
 }
 
 TEST_CASE("a model that is larger than every tile keeps its bits too", "[model]") {
-  // 450 rows: more than an attention tile (64 keys), a tile of tokens of bit_linear (264) and of its
-  // int8 gradients (kGradientTile).
+  // 450 rows: more than an attention tile (64 keys), a tile of tokens of the CPU's bit_linear (264)
+  // and of int8 gradients (256).
   constexpr std::int64_t kLong = 150, kBatch = 3;
   ModelConfig config = tiny_config("b158");
   config.max_position_embeddings = 160;
@@ -166,38 +140,28 @@ TEST_CASE("a model that is larger than every tile keeps its bits too", "[model]"
   config.num_key_value_heads = 2;
   const auto tokens = random_tokens(1, kBatch * kLong, 32);
   std::vector<std::vector<float>> all;
-  for (const int threads : {1, 2}) {
-    const auto backend = make_cpu_backend(threads);
+  for (const TestBackend& b : {test_backends().front(), test_backends().back()}) {
+    INFO(b.name);
+    const auto backend = b.make();
     TinyModel model(*backend, config, 1);
     all.push_back(logits_of(model, tokens, kBatch));
     const std::vector<std::int32_t> second(tokens.begin() + kLong, tokens.begin() + 2 * kLong);
     const std::vector<std::int64_t> pieces{63, 1, 1, 70, 15};
     const auto logits = extend_in_pieces(model, second, pieces);
     std::int64_t end = 0;
+    bool one_way = true;  // so far
     for (std::size_t i = 0; i < pieces.size(); ++i) {
       end += pieces[i];
-      CHECK(logits[i] == rows(all.back(), kLong + end - 1, 1));
+      one_way = one_way && pieces[i] > b.few_queries;
+      const double distance_to_whole = distance(logits[i], rows(all.back(), kLong + end - 1, 1));
+      CHECK(distance_to_whole <= (one_way ? 0 : apart(b)));
     }
   }
   CHECK((all[0] == all[1]));
 }
 
-TEST_CASE("logits are the same bits on every ISA", "[model]") {
-  for (const ModelConfig& config : configs()) {
-    INFO(describe(config));
-    std::vector<std::vector<float>> logits;
-    for (const std::string& isa : available_cpu_isas()) {
-      const auto backend = make_cpu_backend(1, isa);
-      TinyModel model(*backend, config, 1);
-      logits.push_back(logits_of(model, random_tokens(1, 2 * kLength, 32), 2));
-      INFO(isa);
-      CHECK((logits.back() == logits.front()));
-    }
-  }
-}
-
 TEST_CASE("grouped key/value heads equal full heads that repeat them", "[model]") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = default_backend().make();
   Backend& be = *backend;
   for (const std::int64_t kv_heads : {1, 2}) {
     for (const char* linear : {"float", "b158", "b1"}) {
@@ -244,10 +208,10 @@ TEST_CASE("grouped key/value heads equal full heads that repeat them", "[model]"
 }
 
 TEST_CASE("the packed form has the logits of the latent form", "[model]") {
-  const auto isa = GENERATE(from_range(available_cpu_isas()));
-  const auto backend = make_cpu_backend(1, isa);
-  for (const ModelConfig& config : configs()) {
-    INFO(isa << " " << describe(config));
+  const TestBackend b = generated_backend();
+  const auto backend = b.make();
+  for (const ModelConfig& config : tiny_configs()) {
+    INFO(b.name << " " << describe(config));
     TinyModel latent(*backend, config, 1);
     PackedTwin packed(latent);
     const auto tokens = random_tokens(1, 2 * kLength, 32);

@@ -68,7 +68,7 @@ inline std::vector<float> logits_of(Transformer& model, const std::vector<std::i
                                     std::int64_t batch) {
   Backend& backend = model.backend();
   const std::int64_t length = std::int64_t(tokens.size()) / batch;
-  Activations activations(backend, model.config(), batch, length, false, true);
+  Activations activations(backend, model.config(), batch, length, Keep::nothing, true);
   const Tensor input = to_device(backend, {batch, length}, tokens);
   return floats_of(backend, model.forward(input, activations));
 }

@@ -26,8 +26,11 @@ inline Batch random_batch(std::uint32_t seed, std::int64_t size, std::int64_t le
 
 class TinyTrainer {
  public:
-  TinyTrainer(Transformer& model, std::int64_t batch, std::int64_t length)
-      : model_(model), activations_(model.backend(), model.config(), batch, length, true, true) {
+  TinyTrainer(Transformer& model, std::int64_t batch, std::int64_t length,
+              Keep keep = Keep::everything, GradientPrecision precision = GradientPrecision::fp32)
+      : model_(model),
+        activations_(model.backend(), model.config(), batch, length, keep, true),
+        precision_(precision) {
     model.parameters().create_gradients(model.backend());
     for (const Parameter& p : model.parameters().all()) {
       m_.push_back(model.backend().make_tensor(DType::f32, p.spec.shape));
@@ -45,7 +48,7 @@ class TinyTrainer {
     model_.parameters().zero_gradients(be);
     TensorView logits = model_.forward(tokens, activations_, dropout);
     be.cross_entropy(logits, targets, loss, 1.0f / float(rows), logits);
-    model_.backward(tokens, logits, activations_, dropout);
+    model_.backward(tokens, logits, activations_, dropout, precision_);
     return be.sum(loss) / double(rows);
   }
 
@@ -72,6 +75,7 @@ class TinyTrainer {
  private:
   Transformer& model_;
   Activations activations_;
+  GradientPrecision precision_;  // of integer products
   std::vector<Tensor> m_, v_;
   std::int64_t step_ = 0;
 };

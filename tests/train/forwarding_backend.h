@@ -13,12 +13,19 @@ class ForwardingBackend : public Backend {
 
   std::string name() const override { return to_.name(); }
   std::string detail() const override { return to_.detail(); }
+  bool computes(GradientPrecision precision) const override { return to_.computes(precision); }
+  DType training_dtype() const override { return to_.training_dtype(); }
+  std::int64_t memory_bytes() const override { return to_.memory_bytes(); }
   Storage allocate(std::int64_t bytes) override { return to_.allocate(bytes); }
   void copy_from_host(const void* s, TensorView d) override { to_.copy_from_host(s, d); }
   void copy_to_host(ConstTensorView s, void* d) override { to_.copy_to_host(s, d); }
   void copy(ConstTensorView s, TensorView d) override { to_.copy(s, d); }
   void zero(TensorView x) override { to_.zero(x); }
+  void synchronize() override { to_.synchronize(); }
   void convert(ConstTensorView x, TensorView y) override { to_.convert(x, y); }
+  void append(ConstTensorView x, std::int64_t first, TensorView cache) override {
+    to_.append(x, first, cache);
+  }
   void embedding(ConstTensorView t, ConstTensorView e, TensorView y) override {
     to_.embedding(t, e, y);
   }
@@ -39,9 +46,9 @@ class ForwardingBackend : public Backend {
   void dequantize_activations(ConstTensorView c, ConstTensorView s, TensorView x) override {
     to_.dequantize_activations(c, s, x);
   }
-  std::int64_t quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p,
-                                TensorView s) override {
-    return to_.quantize_weights(q, w, p, s);
+  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p, TensorView s,
+                        TensorView flips) override {
+    to_.quantize_weights(q, w, p, s, flips);
   }
   void dequantize_weights(ConstTensorView p, ConstTensorView s, TensorView w) override {
     to_.dequantize_weights(p, s, w);
@@ -115,7 +122,9 @@ class ForwardingBackend : public Backend {
     to_.adamw(s, g, p, m, v);
   }
   double sum(ConstTensorView x) override { return to_.sum(x); }
-  double sum_of_squares(ConstTensorView x) override { return to_.sum_of_squares(x); }
+  void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) override {
+    to_.sums_of_squares(x, sums);
+  }
 
  private:
   Backend& to_;

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The CPU backend's fused operations: the bits of the operations that they stand for, done one after
-// the other, on every instruction set.
+// Fused operations have the bits of the operations that they stand for, done one after the other.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -8,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "core/cpu/cpu_backend.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
 
@@ -55,7 +54,7 @@ struct Operands {
 };
 
 TEST_CASE("norm_quantize is norm, then quantize_activations") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto be = test::generated_backend().make();
   const auto kind = GENERATE(NormKind::rms, NormKind::layer);
   const Operands make{*be, generated_shape()};
   const Tensor x = make.random(1), gain = make.gain(2);
@@ -71,7 +70,7 @@ TEST_CASE("norm_quantize is norm, then quantize_activations") {
 }
 
 TEST_CASE("gated activations fused with a norm and a quantisation give what all give in turn") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto be = test::generated_backend().make();
   const auto activation = GENERATE(Activation::silu, Activation::relu2, Activation::gelu);
   const auto kind = GENERATE(NormKind::rms, NormKind::layer);
   const Operands make{*be, generated_shape()};
@@ -115,7 +114,7 @@ TEST_CASE("gated activations fused with a norm and a quantisation give what all 
 
 TEST_CASE(
     "a fused row that is not finite has codes of 0 and a scale that is not, others are as ever") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto be = test::generated_backend().make();
   const float odd =
       GENERATE(std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                -std::numeric_limits<float>::infinity());
@@ -124,8 +123,9 @@ TEST_CASE(
   const Operands make{*be, {5, 200}};
   const Tensor clean = make.random(13), up = make.random(14);
   Tensor x = make.random(13);
-  const auto place = static_cast<std::size_t>(bad * make.shape[1] + 197);  // in the tail
-  x.as<float>()[place] = odd;
+  const TensorView in_the_tail =
+      x.view().reshaped({make.shape.elements()}).rows(bad * make.shape[1] + 197, 1);
+  be->copy_from_host(&odd, in_the_tail);
   const NormArguments norm{kind, {}, 1e-5f};
   const auto check = [&](const auto& operation) {
     Quantized fused = make.quantized(), expected = make.quantized();
@@ -159,7 +159,7 @@ TEST_CASE(
 }
 
 TEST_CASE("the gradients of a gated activation may take the place of dy and of up") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto be = test::generated_backend().make();
   const auto activation = GENERATE(Activation::silu, Activation::relu2, Activation::gelu);
   const auto kind = GENERATE(NormKind::rms, NormKind::layer);
   const Operands make{*be, {70, 200}};
@@ -187,7 +187,7 @@ TEST_CASE("the gradients of a gated activation may take the place of dy and of u
 }
 
 TEST_CASE("an accumulating norm_backward is norm_backward, then add") {
-  const auto be = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+  const auto be = test::generated_backend().make();
   const auto kind = GENERATE(NormKind::rms, NormKind::layer);
   const Operands make{*be, generated_shape()};
   const Tensor x = make.random(8), gain = make.gain(9), dy = make.random(10);

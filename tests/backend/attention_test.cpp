@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Attention of every instruction set, online softmax and all, against the reference's explicit
-// matrix in double.
-#include "core/cpu/cpu_backend.h"
+// Attention of every backend, online softmax and all, against the reference's explicit matrix in
+// double.
+#include <algorithm>
+#include <cmath>
+
 #include "tests/reference/ops_backward.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
 #include "tests/support/tensors.h"
@@ -13,19 +16,26 @@ using reference::Doubles;
 
 namespace {
 
-// Bounds by the sizes of what is summed. A probability is off, relatively, by the error of its
-// score (a product of E terms, rounded again by the subtraction of the maximum) twice (itself and
-// the sum), and by up to 8 roundings a key (exp, rescaling and adding of the online softmax).
+// Bounds by the sizes of what is summed. Every operand of a product is off by its rounding (out of
+// few queries: of nothing), every sum by a rounding a term. A probability is off, relatively, by
+// e^x - 1 with x the errors of its own score and of the sum's (at most the largest score's), by up
+// to 8 roundings a key (exp, rescaling and adding of the online softmax), and as it is rounded.
 struct Bounds {
   Doubles out, dq, dk, dv;
 };
 
-Bounds attention_bounds(const AttentionShape& s, const Doubles& q, const Doubles& k,
-                        const Doubles& v, const Doubles& dout) {
+Bounds attention_bounds(const TestBackend& backend, const AttentionShape& s, const Doubles& q,
+                        const Doubles& k, const Doubles& v, const Doubles& dout) {
   Bounds bound{Doubles(q.size()), Doubles(q.size()), Doubles(k.size()), Doubles(v.size())};
   const auto p = reference::attention_probabilities(s, q, k);
-  const double scale = 1 / std::sqrt(double(s.head_dim));
+  const auto out = reference::attention(s, q, k, v);
+  const double scale = 1 / std::sqrt(double(s.head_dim)), step = backend.sum_rounding;
   const std::int64_t e_count = s.head_dim, group = s.heads / s.kv_heads;
+  // Backward rounds its operands however many queries there are.
+  const double rounding = backend.operand_rounding,
+               rounding_forward = s.queries > backend.few_queries ? rounding : 0;
+  const double dot_sum = double(e_count + 8) * step,
+               sum = double(8 * s.keys + s.keys * group + 32) * step;
   for (std::int64_t b = 0; b < s.batch; ++b)
     for (std::int64_t h = 0; h < s.heads; ++h)
       for (std::int64_t t = 0; t < s.queries; ++t) {
@@ -37,28 +47,49 @@ Bounds attention_bounds(const AttentionShape& s, const Doubles& q, const Doubles
         const auto key = [&](std::int64_t j, std::int64_t e) {
           return std::size_t(((b * s.keys + j) * s.kv_heads + h / group) * e_count + e);
         };
-        double score = 0, mean_dp = 0;
-        Doubles dp(static_cast<std::size_t>(seen));
+        double score = 0;
+        Doubles dp(std::size_t(seen), 0.0), dp_size(std::size_t(seen), 0.0);
         for (std::int64_t j = 0; j < seen; ++j) {
           double dot = 0;
           for (std::int64_t e = 0; e < e_count; ++e) {
+            const double product = dout[query(e)] * v[key(j, e)];
             dot += std::abs(q[query(e)] * k[key(j, e)]) * scale;
-            dp[std::size_t(j)] += std::abs(dout[query(e)] * v[key(j, e)]);
+            dp[std::size_t(j)] += product;
+            dp_size[std::size_t(j)] += std::abs(product);
           }
           score = std::max(score, dot);
-          mean_dp += row[j] * dp[std::size_t(j)];
         }
-        const double error = (2 * double(e_count + 6) * score + 8 * double(seen) + 16) * kRounding;
-        const double ds_error = 2 * error + double(2 * e_count + 2 * seen + 16) * kRounding;
-        const double add = double(s.keys * group + 2) * kRounding;
+        const auto p_error = [&](double u) {
+          return std::expm1(2 * (2.01 * u + dot_sum) * score) + sum;
+        };
+        const double error_forward = p_error(rounding_forward) + 2.01 * rounding_forward;
         for (std::int64_t j = 0; j < seen; ++j)
+          for (std::int64_t e = 0; e < e_count; ++e)
+            bound.out[query(e)] += error_forward * row[j] * std::abs(v[key(j, e)]);
+
+        // ds = p (dp - delta), delta = dout · out, of the out that forward gave.
+        const double error = p_error(rounding);
+        double delta = 0, delta_error = 0;
+        for (std::int64_t e = 0; e < e_count; ++e) {
+          delta += dout[query(e)] * out[query(e)];
+          delta_error +=
+              std::abs(dout[query(e)]) * (bound.out[query(e)] + dot_sum * std::abs(out[query(e)]));
+        }
+        for (std::int64_t j = 0; j < seen; ++j) {
+          const double ds = std::abs(row[j] * (dp[std::size_t(j)] - delta));
+          const double dp_error =
+              (2.01 * rounding + dot_sum) * dp_size[std::size_t(j)] + delta_error;
+          const double ds_error =
+              (ds * (error + rounding) + row[j] * (1 + error) * dp_error) * (1 + rounding);
+          const double dq_error = 1.01 * ds_error + (rounding + sum) * ds;
           for (std::int64_t e = 0; e < e_count; ++e) {
-            const double ds = row[j] * (dp[std::size_t(j)] + mean_dp);
-            bound.out[query(e)] += (error + add) * row[j] * std::abs(v[key(j, e)]);
-            bound.dv[key(j, e)] += (error + add) * row[j] * std::abs(dout[query(e)]);
-            bound.dq[query(e)] += (ds_error + add) * ds * std::abs(k[key(j, e)]) * scale;
-            bound.dk[key(j, e)] += (ds_error + add) * ds * std::abs(q[query(e)]) * scale;
+            // 1e-12: probabilities below the range of fp32.
+            bound.dq[query(e)] += dq_error * std::abs(k[key(j, e)]) * scale + 1e-12;
+            bound.dk[key(j, e)] += dq_error * std::abs(q[query(e)]) * scale + 1e-12;
+            bound.dv[key(j, e)] +=
+                (error + 2.02 * rounding + sum) * row[j] * std::abs(dout[query(e)]);
           }
+        }
       }
   return bound;
 }
@@ -76,20 +107,21 @@ AttentionShape shape_of(std::int64_t batch, std::int64_t queries, std::int64_t k
 
 }  // namespace
 
-TEST_CASE("attention and its gradients are within fp32 rounding of the reference on every ISA",
-          "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+TEST_CASE("attention and its gradients are within rounding of the reference on every backend",
+          "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const AttentionShape& s :
          {shape_of(2, 5, 4, 16), shape_of(2, 33, 2, 32), shape_of(1, 70, 1, 64),
           shape_of(1, 1, 2, 48), shape_of(1, 1, 2, 64, 40), shape_of(1, 7, 4, 32, 66),
-          shape_of(1, 70, 2, 80), shape_of(1, 40, 2, 128), shape_of(1, 33, 2, 256),
-          shape_of(1, 1, 2, 128, 70), shape_of(1, 2, 1, 256, 5),
-          // 20 query heads of a key/value head: two calls a token; backward by heads and together.
+          shape_of(1, 20, 2, 32, 66), shape_of(1, 70, 2, 80, 0, 2), shape_of(1, 40, 2, 128, 0, 2),
+          shape_of(1, 33, 1, 256, 0, 2), shape_of(1, 1, 2, 128, 70), shape_of(1, 2, 1, 256, 5),
+          // 20 query heads of a key/value head: two calls a token on the CPU; backward by heads and
+          // together.
           shape_of(1, 1, 2, 32, 70, 40), shape_of(1, 35, 2, 16, 0, 40),
           shape_of(8, 9, 2, 16, 0, 40)}) {
-      INFO(isa << " queries " << s.queries << " first " << s.first_position << " heads " << s.heads
-               << " kv heads " << s.kv_heads << " head_dim " << s.head_dim);
-      const auto backend = make_cpu_backend(1, isa);
+      INFO(b.name << " queries " << s.queries << " first " << s.first_position << " heads "
+                  << s.heads << " kv heads " << s.kv_heads << " head_dim " << s.head_dim);
+      const auto backend = b.make();
       Backend& be = *backend;
       const Shape q_shape{s.batch, s.queries, s.heads, s.head_dim},
           kv_shape{s.batch, s.keys, s.kv_heads, s.head_dim};
@@ -97,29 +129,37 @@ TEST_CASE("attention and its gradients are within fp32 rounding of the reference
                  k = random_numbers(2, kv_shape.elements(), 1.5);
       const auto v = random_numbers(3, kv_shape.elements()),
                  dout = random_numbers(4, q_shape.elements());
-      const auto bound = attention_bounds(s, q, k, v, dout);
+      const auto bound = attention_bounds(b, s, q, k, v, dout);
       const Tensor tq = to_device(be, q_shape, q), tk = to_device(be, kv_shape, k),
                    tv = to_device(be, kv_shape, v);
-      Tensor out = be.make_tensor(DType::f32, q_shape);
+      Tensor out = be.make_tensor(DType::f32, q_shape),
+             without = be.make_tensor(DType::f32, q_shape);
       Tensor logsumexp = be.make_tensor(DType::f32, {s.batch, s.heads, s.queries});
       be.attention(s, tq, tk, tv, out, logsumexp);
       CHECK(worst_ratio(floats_of(be, out), reference::attention(s, q, k, v), bound.out) <= 1);
+      be.attention(s, tq, tk, tv, without, {});
+      CHECK(floats_of(be, without) == floats_of(be, out));
       if (s.first_position > 0) continue;
 
       Tensor dq = be.make_tensor(DType::f32, q_shape), dk = be.make_tensor(DType::f32, kv_shape),
              dv = be.make_tensor(DType::f32, kv_shape);
-      be.attention_backward(s, tq, tk, tv, out, logsumexp, to_device(be, q_shape, dout), dq, dk,
-                            dv);
+      const Tensor tdout = to_device(be, q_shape, dout);
+      const auto gradients = [&] {
+        be.attention_backward(s, tq, tk, tv, out, logsumexp, tdout, dq, dk, dv);
+        return std::vector{floats_of(be, dq), floats_of(be, dk), floats_of(be, dv)};
+      };
+      const auto actual = gradients();
       const auto exact = reference::attention_backward(s, q, k, v, dout);
-      CHECK(worst_ratio(floats_of(be, dq), exact.dq, bound.dq) <= 1);
-      CHECK(worst_ratio(floats_of(be, dk), exact.dk, bound.dk) <= 1);
-      CHECK(worst_ratio(floats_of(be, dv), exact.dv, bound.dv) <= 1);
+      CHECK(worst_ratio(actual[0], exact.dq, bound.dq) <= 1);
+      CHECK(worst_ratio(actual[1], exact.dk, bound.dk) <= 1);
+      CHECK(worst_ratio(actual[2], exact.dv, bound.dv) <= 1);
+      CHECK((gradients() == actual));  // overwritten
     }
   }
 }
 
-TEST_CASE("attention of no queries does nothing", "[reference][cpu]") {
-  const auto backend = make_cpu_backend(2);
+TEST_CASE("attention of no queries does nothing", "[reference]") {
+  const auto backend = default_backend().make();
   Backend& be = *backend;
   for (const std::int64_t keys : {0, 5}) {
     AttentionShape s = shape_of(1, 0, 2, 16, keys);
@@ -137,35 +177,53 @@ TEST_CASE("attention of no queries does nothing", "[reference][cpu]") {
   }
 }
 
-TEST_CASE("attention gives a query the same bits whatever stands beside it", "[reference][cpu]") {
-  const AttentionShape whole = shape_of(2, 37, 2, 32);
-  const auto isa = GENERATE(from_range(available_cpu_isas()));
-  const auto backend = make_cpu_backend(2, isa);
+TEST_CASE("attention gives a query the same bits whatever stands beside it", "[reference]") {
+  const TestBackend b = generated_backend();
+  const auto backend = b.make();
   Backend& be = *backend;
-  const Shape q_shape{2, 37, 4, 32}, kv_shape{2, 37, 2, 32};
+  constexpr std::int64_t kTokens = 53;
+  const AttentionShape whole = shape_of(2, kTokens, 2, 32);
+  const Shape q_shape{2, kTokens, 4, 32}, kv_shape{2, kTokens, 2, 32};
   const Tensor q = to_device(be, q_shape, random_numbers(1, q_shape.elements()));
   const Tensor k = to_device(be, kv_shape, random_numbers(2, kv_shape.elements()));
   const Tensor v = to_device(be, kv_shape, random_numbers(3, kv_shape.elements()));
   Tensor out = be.make_tensor(DType::f32, q_shape);
   be.attention(whole, q, k, v, out, {});
-  const auto expected = floats_of(be, out);
-  for (std::int64_t b = 0; b < 2; ++b)
-    for (std::int64_t t = 0; t < 37; ++t) {
-      AttentionShape one = shape_of(1, 1, 2, 32, t);
-      Tensor y = be.make_tensor(DType::f32, {1, 1, 4, 32});
-      be.attention(
-          one, q.view().rows(b, 1).reshaped({37, 1, 4, 32}).rows(t, 1),
-          k.view().rows(b, 1).reshaped({37, 1, 2, 32}).rows(0, t + 1).reshaped({1, t + 1, 2, 32}),
-          v.view().rows(b, 1).reshaped({37, 1, 2, 32}).rows(0, t + 1).reshaped({1, t + 1, 2, 32}),
-          y, {});
-      const auto first = expected.begin() + (b * 37 + t) * 128;
-      CHECK(floats_of(be, y) == std::vector<float>(first, first + 128));
+  const auto everything = floats_of(be, out);
+  const auto width = std::ptrdiff_t(4 * 32);
+  // Queries [first, first + count) of a sequence, given alone.
+  const auto alone = [&](std::int64_t sequence, std::int64_t first, std::int64_t count) {
+    const AttentionShape s = shape_of(1, count, 2, 32, first);
+    const auto tokens = [&](const Tensor& x, std::int64_t heads, std::int64_t from,
+                            std::int64_t number) {
+      return x.view()
+          .rows(sequence, 1)
+          .reshaped({kTokens, heads, 32})
+          .rows(from, number)
+          .reshaped({1, number, heads, 32});
+    };
+    Tensor y = be.make_tensor(DType::f32, {1, count, 4, 32});
+    be.attention(s, tokens(q, 4, first, count), tokens(k, 2, 0, first + count),
+                 tokens(v, 2, 0, first + count), y, {});
+    return floats_of(be, y);
+  };
+  const std::int64_t few = b.few_queries, many = few + 1;
+  for (std::int64_t sequence = 0; sequence < 2; ++sequence) {
+    for (std::int64_t t = 0; t + many <= kTokens; t += few == 0 ? 1 : 18) {
+      const auto first = everything.begin() + (sequence * kTokens + t) * width;
+      CHECK((alone(sequence, t, many) == std::vector<float>(first, first + many * width)));
     }
+    for (std::int64_t t = 0; t < few; t += 5) {
+      const auto together = alone(sequence, 30, few);
+      const auto first = together.begin() + t * width;
+      CHECK((alone(sequence, 30 + t, 1) == std::vector<float>(first, first + width)));
+    }
+  }
 }
 
 TEST_CASE("attention over fp16 keys and values is that over their widened copies, bit for bit",
-          "[reference][cpu]") {
-  const auto backend = make_cpu_backend(2, GENERATE(from_range(available_cpu_isas())));
+          "[reference]") {
+  const auto backend = generated_backend().make();
   Backend& be = *backend;
   for (const AttentionShape& s : {shape_of(2, 75, 2, 32), shape_of(2, 1, 1, 64, 90)}) {
     const Shape q_shape{s.batch, s.queries, s.heads, s.head_dim},
@@ -190,10 +248,12 @@ TEST_CASE("attention over fp16 keys and values is that over their widened copies
 
 TEST_CASE(
     "a key/value head's gradients are within rounding whether its queries share a task or not",
-    "[reference][cpu]") {
-  // 4 query heads of one key/value head: at batch 1 each is a task, at batch 16 they share one. The
-  // two orders of summing dk and dv differ by at most the rounding of a chain of heads * queries.
-  const auto backend = make_cpu_backend(2);
+    "[reference]") {
+  // 4 query heads of one key/value head: on the CPU each is a task at batch 1, and they share one at
+  // batch 16. The two orders of summing dk and dv differ by at most the rounding of a chain of heads
+  // * queries.
+  const TestBackend b = default_backend();
+  const auto backend = b.make();
   Backend& be = *backend;
   const std::int64_t queries = 70, batch = 16;
   const AttentionShape one = shape_of(1, queries, 1, 16), many = shape_of(batch, queries, 1, 16);
@@ -204,7 +264,7 @@ TEST_CASE(
   const auto gradients = [&](const AttentionShape& s) {
     const auto repeated = [&](const Doubles& x) {
       Doubles y;
-      for (std::int64_t b = 0; b < s.batch; ++b) y.insert(y.end(), x.begin(), x.end());
+      for (std::int64_t i = 0; i < s.batch; ++i) y.insert(y.end(), x.begin(), x.end());
       return y;
     };
     const Shape qs{s.batch, queries, 4, 16}, ks{s.batch, queries, 1, 16};
@@ -225,7 +285,7 @@ TEST_CASE(
   };
   const auto split = gradients(one), shared = gradients(many);
   CHECK(split[0] == shared[0]);  // dq has one order
-  const auto bound = attention_bounds(one, q, k, v, dout);
+  const auto bound = attention_bounds(b, one, q, k, v, dout);
   const auto exact = reference::attention_backward(one, q, k, v, dout);
   for (const auto& result : {split, shared}) {
     CHECK(worst_ratio(result[1], exact.dk, bound.dk) <= 1);

@@ -6,7 +6,7 @@
 
 #include "core/tensor/tensor.h"
 
-namespace bitnet::cpu {
+namespace bitnet {
 
 // The shape [N, K] of a packed matrix and the groups of columns that share a scale. Group g of
 // output n has the scale n * groups + g, unless there is a single one.
@@ -19,4 +19,4 @@ struct PackedShape {
 // packed u8 [N / 4, K], weight_scale [1] or [N, groups]; throws ContractError for anything else.
 PackedShape packed_shape(ConstTensorView packed, ConstTensorView weight_scale);
 
-}  // namespace bitnet::cpu
+}  // namespace bitnet

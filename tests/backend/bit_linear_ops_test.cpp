@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // bit_linear of several projections that share an input, with and without residuals, against sums
-// written out: equal bits on every instruction set, for any number of threads and tokens, in each
-// of the ways that it chooses from by shape.
+// written out: equal bits for any number of tokens, in each of the ways that a backend chooses from by
+// shape.
 #include <cmath>
 #include <cstdint>
 #include <memory>
@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/base/error.h"
-#include "core/cpu/cpu_backend.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
 
@@ -23,12 +23,6 @@ struct Projection {
   std::int64_t outputs, groups;  // groups 0: a single scale
   Residual residual;
 };
-
-std::unique_ptr<Backend> generated_backend() {
-  const std::string isa = GENERATE(from_range(available_cpu_isas()));
-  const int threads = GENERATE(1, 3);
-  return make_cpu_backend(threads, isa);
-}
 
 std::vector<float> random_floats(std::int64_t count, std::mt19937& random) {
   std::uniform_real_distribution<float> uniform(-1, 1);
@@ -119,7 +113,7 @@ void check(Backend& backend, std::int64_t tokens, std::int64_t inputs,
 }
 
 TEST_CASE("projections that share an input are each the contract's formula plus the residual") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   const std::vector<Projection> q_k_v = {
       {132, 0, Residual::none}, {20, 0, Residual::apart}, {76, 0, Residual::in_place}};
@@ -128,7 +122,7 @@ TEST_CASE("projections that share an input are each the contract's formula plus 
 }
 
 TEST_CASE("products are exact for more tokens, rows and columns than a tile holds") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   check(*backend, 531, 64, {{84, 0, Residual::in_place}});
   check(*backend, 33, 2112, {{28, 0, Residual::none}, {8, 0, Residual::in_place}});
@@ -136,7 +130,7 @@ TEST_CASE("products are exact for more tokens, rows and columns than a tile hold
 }
 
 TEST_CASE("grouped and single scales mix in one call") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   const std::vector<Projection> mixed = {
       {36, 3, Residual::none}, {36, 0, Residual::none}, {268, 1, Residual::in_place}};
@@ -144,7 +138,7 @@ TEST_CASE("grouped and single scales mix in one call") {
 }
 
 TEST_CASE("bit_linear refuses a residual of another shape and too many products") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = test::default_backend().make();
   const Tensor codes = backend->make_tensor(DType::i8, {2, 64});
   const Tensor act_scale = backend->make_tensor(DType::f32, {2});
   const Tensor packed = backend->make_tensor(DType::u8, {1, 64});

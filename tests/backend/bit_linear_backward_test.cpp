@@ -5,10 +5,10 @@
 #include <limits>
 #include <vector>
 
-#include "core/cpu/cpu_backend.h"
 #include "core/cpu/gradient_kernels.h"
 #include "core/quant/ternary.h"
 #include "tests/reference/ops_backward.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
 #include "tests/support/tensors.h"
@@ -206,23 +206,11 @@ bool same(const Floats& a, const Floats& b) {
   return true;
 }
 
-// Every instruction set, and several teams with the best one.
-struct Machine {
-  std::string isa;
-  int threads;
-};
-std::vector<Machine> machines() {
-  std::vector<Machine> all;
-  for (const std::string& isa : available_cpu_isas()) all.push_back({isa, 1});
-  for (const int threads : {2, 3}) all.push_back({all.front().isa, threads});
-  return all;
-}
-
 void check_definition(const Case& c) {
   const Results expected = define(c);
-  for (const Machine& m : machines()) {
-    INFO(m.isa << ", " << m.threads << " threads");
-    const auto backend = make_cpu_backend(m.threads, m.isa);
+  for (const TestBackend& b : test_backends()) {
+    INFO(b.name);
+    const auto backend = b.make();
     const Results actual = run(*backend, c, GradientPrecision::int8);
     CHECK(same(actual.dx, expected.dx));
     for (std::size_t i = 0; i < expected.dw.size(); ++i) {
@@ -235,7 +223,7 @@ void check_definition(const Case& c) {
 }  // namespace
 
 TEST_CASE("int8 gradients are the integer products of dy rounded once by rows, once by columns",
-          "[reference][cpu]") {
+          "[reference]") {
   for (const bool binary : {false, true}) {
     for (const std::int64_t rows : {1, 5, 33, 255, 256, 300}) {
       INFO("rows " << rows << ", binary " << binary);
@@ -258,14 +246,14 @@ TEST_CASE("int8 gradients are the integer products of dy rounded once by rows, o
 }
 
 TEST_CASE("int8 gradients carry what is not finite in dy to its token's dx and its column's dw",
-          "[reference][cpu]") {
+          "[reference]") {
   for (const float odd : {kNaN, kInfinity, -kInfinity}) {
     INFO("odd value " << odd);
     Case c = make_case(300, 64, {68, 12});
     Weights& w = c.products[0];
     at(w.dy, 20 * w.outputs + 7) = odd;
     check_definition(c);
-    const auto backend = make_cpu_backend();
+    const auto backend = default_backend().make();
     const Results r = run(*backend, c, GradientPrecision::int8);
     for (std::int64_t k = 0; k < c.inputs; ++k) {
       CHECK(std::isnan(at(r.dx, 20 * c.inputs + k)));
@@ -274,12 +262,13 @@ TEST_CASE("int8 gradients carry what is not finite in dy to its token's dx and i
   }
 }
 
-TEST_CASE("a token whose act_scale is NaN makes dw NaN and leaves dx alone", "[reference][cpu]") {
+TEST_CASE("a token whose act_scale is NaN makes dw NaN and leaves dx alone", "[reference]") {
   Case c = make_case(300, 64, {68, 12});
   at(c.act_scale, 20) = kNaN;
   check_definition(c);
-  const auto backend = make_cpu_backend();
-  for (const auto precision : {GradientPrecision::int8, GradientPrecision::fp32}) {
+  const TestBackend b = default_backend();
+  const auto backend = b.make();
+  for (const auto precision : {GradientPrecision::int8, b.gradients}) {
     const Results r = run(*backend, c, precision);
     for (const float v : r.dx) REQUIRE(std::isfinite(v));
     for (const Floats& dw : r.dw) {
@@ -288,10 +277,10 @@ TEST_CASE("a token whose act_scale is NaN makes dw NaN and leaves dx alone", "[r
   }
 }
 
-TEST_CASE("a gradient of any magnitude is rounded alike", "[reference][cpu]") {
+TEST_CASE("a gradient of any magnitude is rounded alike", "[reference]") {
   Case c = make_case(40, 64, {68});
   c.products[0].dw.assign(c.products[0].dw.size(), 0);
-  const auto backend = make_cpu_backend();
+  const auto backend = default_backend().make();
   const Results r = run(*backend, c, GradientPrecision::int8);
   const float tiny = 0x1p-60f;
   for (auto& v : c.products[0].dy) v *= tiny;
@@ -323,7 +312,7 @@ double step_bound(const Rounded& r) { return double(r.scale) * (0.5 + 600 * kRou
 }  // namespace
 
 TEST_CASE("int8 gradients differ from the exact ones by half a step of dy's rounding at most",
-          "[reference][cpu]") {
+          "[reference]") {
   const Case c = make_case(300, 128, {256});
   const Weights& w = c.products[0];
   Doubles x_hat, w_hat;
@@ -357,7 +346,7 @@ TEST_CASE("int8 gradients differ from the exact ones by half a step of dy's roun
   }
   Case from_zero = c;
   from_zero.products[0].dw.assign(w.dw.size(), 0);
-  const auto backend = make_cpu_backend();
+  const auto backend = default_backend().make();
   const Results r = run(*backend, from_zero, GradientPrecision::int8);
   CHECK(worst_ratio(r.dx, exact.dx, dx_bound) <= 1);
   CHECK(worst_ratio(r.dw[0], exact.dw, dw_bound) <= 1);
@@ -367,13 +356,13 @@ TEST_CASE("int8 gradients differ from the exact ones by half a step of dy's roun
   CHECK(relative_error(r.dw[0], exact.dw) <= 0.015);
 }
 
-TEST_CASE("with grouped weight scales dx stays in fp32 and dw is int8", "[reference][cpu]") {
+TEST_CASE("with grouped weight scales dx is not rounded to int8, and dw is", "[reference]") {
   const Case c = make_case(70, 128, {68, 12}, false, 2);
-  for (const Machine& m : machines()) {
-    INFO(m.isa << ", " << m.threads << " threads");
-    const auto backend = make_cpu_backend(m.threads, m.isa);
+  for (const TestBackend& b : test_backends()) {
+    INFO(b.name);
+    const auto backend = b.make();
     const Results integer = run(*backend, c, GradientPrecision::int8),
-                  dense = run(*backend, c, GradientPrecision::fp32);
+                  dense = run(*backend, c, b.gradients);
     CHECK(integer.dx == dense.dx);
     for (std::size_t i = 0; i < c.products.size(); ++i) {
       Floats dw = c.products[i].dw;
@@ -383,37 +372,50 @@ TEST_CASE("with grouped weight scales dx stays in fp32 and dw is int8", "[refere
   }
 }
 
-TEST_CASE("of products with single and with grouped scales, the latter's dx is added in fp32",
-          "[reference][cpu]") {
+TEST_CASE("of products with single and with grouped scales, the latter's dx is added in floats",
+          "[reference]") {
   const std::int64_t rows = 70, inputs = 128;
   Case c = make_case(rows, inputs, {68, 12});
   Case grouped = make_case(rows, inputs, {20}, false, 2);
   c.products.insert(c.products.begin() + 1, grouped.products[0]);
-  const Results expected = define(c);
-  for (const Machine& m : machines()) {
-    INFO(m.isa << ", " << m.threads << " threads");
-    const auto backend = make_cpu_backend(m.threads, m.isa);
-    Backend& be = *backend;
-    Case single = c;
-    single.products.erase(single.products.begin() + 1);
-    Floats w_hat;
-    const Weights& w = c.products[1];
-    for (std::int64_t i = 0; i < w.outputs * inputs; ++i) {
-      w_hat.push_back(at(w.scale, i / (inputs / w.groups)) * float(at(w.trits, i)));
-    }
-    Tensor dx = to_device(be, {rows, inputs}, define(single).dx);
-    be.linear_backward(be.make_tensor(DType::f32, {rows, inputs}),
-                       to_device(be, {w.outputs, inputs}, w_hat),
-                       to_device(be, {rows, w.outputs}, w.dy), dx, true, {});
-    const Results actual = run(be, c, GradientPrecision::int8);
-    CHECK(actual.dx == floats_of(be, dx));
-    CHECK(actual.dw == expected.dw);
+  Doubles dx(std::size_t(rows * inputs)), size = dx;  // of the single scales'
+  for (const std::size_t i : {0, 2}) {
+    Case one = c;
+    one.products = {c.products[i]};
+    const Results r = define(one);
+    dx = sum_of(dx, {r.dx.begin(), r.dx.end()});
+    size = sum_of(size, magnitudes({r.dx.begin(), r.dx.end()}));
+  }
+  const Weights& w = c.products[1];
+  Doubles w_hat;
+  for (std::int64_t i = 0; i < w.outputs * inputs; ++i) {
+    w_hat.push_back(double(at(w.scale, i / (inputs / w.groups))) * at(w.trits, i));
+  }
+  const Doubles dy(w.dy.begin(), w.dy.end()), no_x(dx.size());
+  const Doubles dense = reference::linear_backward(no_x, w_hat, dy, rows, w.outputs, inputs).dx;
+  const Doubles dense_size =
+      reference::linear_backward(no_x, magnitudes(w_hat), magnitudes(dy), rows, w.outputs, inputs)
+          .dx;
+  std::vector<Floats> dw;
+  for (const Weights& each : c.products) {
+    dw.push_back(each.dw);
+    define_dw(c, each, dw.back());
+  }
+  for (const TestBackend& b : test_backends()) {
+    INFO(b.name);
+    const auto backend = b.make();
+    const Results actual = run(*backend, c, GradientPrecision::int8);
+    // The three are added in some order, and the dense one's weights are rounded once more.
+    CHECK(worst_ratio(actual.dx, sum_of(dx, dense),
+                      sum_of(scaled_magnitudes(b.product_bound(w.outputs + 4), dense_size),
+                             scaled_magnitudes(4 * kRounding, size))) <= 1);
+    CHECK(actual.dw == dw);
   }
 }
 
 TEST_CASE("either int8 gradient is computed without the other, and of no rows there is none",
-          "[reference][cpu]") {
-  const auto backend = make_cpu_backend();
+          "[reference]") {
+  const auto backend = default_backend().make();
   Backend& be = *backend;
   for (const std::int64_t rows : {0, 37}) {
     const Case c = make_case(rows, 64, {12});
@@ -432,4 +434,12 @@ TEST_CASE("either int8 gradient is computed without the other, and of no rows th
     CHECK(floats_of(be, dw) == both.dw[0]);
     if (rows == 0) CHECK(both.dw[0] == w.dw);
   }
+}
+
+TEST_CASE("a backend refuses the gradient precision that it has not", "[reference]") {
+  const TestBackend b = default_backend();
+  const auto backend = b.make();
+  const Case c = make_case(5, 64, {12});
+  CHECK_THROWS_AS(run(*backend, c, b.refused_gradients), ContractError);
+  CHECK_NOTHROW(run(*backend, c, b.gradients));
 }

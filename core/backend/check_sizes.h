@@ -7,7 +7,7 @@
 #include "core/base/error.h"
 #include "core/tensor/tensor.h"
 
-namespace bitnet::cpu {
+namespace bitnet {
 
 inline void check_same_size(const char* operation, std::initializer_list<ConstTensorView> views) {
   const ConstTensorView first = *views.begin();
@@ -17,4 +17,4 @@ inline void check_same_size(const char* operation, std::initializer_list<ConstTe
   }
 }
 
-}  // namespace bitnet::cpu
+}  // namespace bitnet

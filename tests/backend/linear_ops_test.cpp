@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// Linear products and quantisers of every instruction set against the double reference. Bounds: a
-// sum of n products in fp32 and in any order is within (n + 1) u sum |a b|, u = 2^-24; each further
-// rounding of an operand or of the result adds u.
-#include "core/cpu/cpu_backend.h"
+// Linear products and quantisers of every backend against the double reference. Bounds: as
+// TestBackend::product_bound(); each further rounding of an operand or of the result adds one of
+// the sum's.
 #include "core/quant/ternary.h"
 #include "tests/reference/ops_backward.h"
 #include "tests/reference/quantizers.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
 #include "tests/support/tensors.h"
@@ -43,7 +43,7 @@ Operands make_operands(Backend& be, const WeightQuantizer& q, const ProductShape
   const std::int64_t groups = q.group_size == 0 ? 1 : s.inputs / q.group_size;
   o.weight_scale =
       be.make_tensor(DType::f32, q.group_size == 0 ? Shape{1} : Shape{s.outputs, groups});
-  be.quantize_weights(q, to_device(be, {s.outputs, s.inputs}, w), o.packed, o.weight_scale);
+  be.quantize_weights(q, to_device(be, {s.outputs, s.inputs}, w), o.packed, o.weight_scale, {});
 
   const auto codes = to_host<std::int8_t>(be, o.codes);
   const auto act_scale = floats_of(be, o.act_scale), weight_scale = floats_of(be, o.weight_scale);
@@ -75,12 +75,12 @@ std::vector<WeightQuantizer> weight_quantizers() {
 
 }  // namespace
 
-TEST_CASE("linear and its gradients are within fp32 rounding of the reference on every ISA",
-          "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+TEST_CASE("linear and its gradients are within rounding of the reference on every backend",
+          "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const ProductShape& s : product_shapes()) {
-      INFO(isa << " rows " << s.rows << " outputs " << s.outputs << " inputs " << s.inputs);
-      const auto backend = make_cpu_backend(1, isa);
+      INFO(b.name << " rows " << s.rows << " outputs " << s.outputs << " inputs " << s.inputs);
+      const auto backend = b.make();
       Backend& be = *backend;
       const auto x = random_numbers(1, s.rows * s.inputs),
                  w = random_numbers(2, s.outputs * s.inputs);
@@ -96,7 +96,7 @@ TEST_CASE("linear and its gradients are within fp32 rounding of the reference on
       const auto y_abs =
           reference::linear(magnitudes(x), magnitudes(w), s.rows, s.outputs, s.inputs);
       CHECK(worst_ratio(floats_of(be, y), reference::linear(x, w, s.rows, s.outputs, s.inputs),
-                        scaled_magnitudes(double(s.inputs + 1) * kRounding, y_abs)) <= 1);
+                        scaled_magnitudes(b.product_bound(s.inputs), y_abs)) <= 1);
 
       const auto exact = reference::linear_backward(x, w, dy, s.rows, s.outputs, s.inputs);
       const auto size = reference::linear_backward(magnitudes(x), magnitudes(w), magnitudes(dy),
@@ -108,24 +108,23 @@ TEST_CASE("linear and its gradients are within fp32 rounding of the reference on
         be.linear_backward(tx, tw, tdy, dx, accumulate, dw);
         const Doubles& start = accumulate ? dx_before : none;
         CHECK(worst_ratio(floats_of(be, dx), add(exact.dx, start),
-                          scaled_magnitudes(double(s.outputs + 2) * kRounding,
-                                            add(size.dx, magnitudes(start)))) <= 1);
+                          add(scaled_magnitudes(b.product_bound(s.outputs + 1), size.dx),
+                              scaled_magnitudes(b.product_bound(s.outputs + 1, 0), start))) <= 1);
         CHECK(worst_ratio(floats_of(be, dw), add(exact.dw, dw_before),
-                          scaled_magnitudes(double(s.rows + 2) * kRounding,
-                                            add(size.dw, magnitudes(dw_before)))) <= 1);
+                          add(scaled_magnitudes(b.product_bound(s.rows + 1), size.dw),
+                              scaled_magnitudes(b.product_bound(s.rows + 1, 0), dw_before))) <= 1);
       }
     }
   }
 }
 
-TEST_CASE("bit_linear is the product of the dequantised operands on every ISA",
-          "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+TEST_CASE("bit_linear is the product of the dequantised operands on every backend", "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const WeightQuantizer& q : weight_quantizers()) {
       for (const ProductShape& s : product_shapes()) {
-        INFO(isa << " " << to_string(q.kind) << " group " << q.group_size << " rows " << s.rows
-                 << " outputs " << s.outputs << " inputs " << s.inputs);
-        const auto backend = make_cpu_backend(1, isa);
+        INFO(b.name << " " << to_string(q.kind) << " group " << q.group_size << " rows " << s.rows
+                    << " outputs " << s.outputs << " inputs " << s.inputs);
+        const auto backend = b.make();
         const Operands o = make_operands(*backend, q, s);
         Tensor y = backend->make_tensor(DType::f32, {s.rows, s.outputs});
         backend->bit_linear(o.codes, o.act_scale, {o.packed, o.weight_scale, y});
@@ -151,14 +150,14 @@ TEST_CASE("bit_linear is the product of the dequantised operands on every ISA",
   }
 }
 
-TEST_CASE("bit_linear_backward is the dense gradient at the dequantised operands on every ISA",
-          "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+TEST_CASE("bit_linear_backward is the dense gradient at the dequantised operands on every backend",
+          "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const WeightQuantizer& q : weight_quantizers()) {
       for (const ProductShape& s : product_shapes()) {
-        INFO(isa << " " << to_string(q.kind) << " group " << q.group_size << " rows " << s.rows
-                 << " outputs " << s.outputs << " inputs " << s.inputs);
-        const auto backend = make_cpu_backend(1, isa);
+        INFO(b.name << " " << to_string(q.kind) << " group " << q.group_size << " rows " << s.rows
+                    << " outputs " << s.outputs << " inputs " << s.inputs);
+        const auto backend = b.make();
         Backend& be = *backend;
         const Operands o = make_operands(be, q, s);
         const auto dy = random_numbers(3, s.rows * s.outputs);
@@ -168,18 +167,22 @@ TEST_CASE("bit_linear_backward is the dense gradient at the dequantised operands
                dw = to_device(be, {s.outputs, s.inputs}, dw_before);
         const Tensor tdy = to_device(be, {s.rows, s.outputs}, dy);
         be.bit_linear_backward(o.codes, o.act_scale, {o.packed, o.weight_scale, tdy, dw},
-                               GradientPrecision::fp32, dx);
+                               b.gradients, dx);
 
         const auto exact =
             reference::linear_backward(o.x_hat, o.w_hat, dy, s.rows, s.outputs, s.inputs);
         const auto size = reference::linear_backward(magnitudes(o.x_hat), magnitudes(o.w_hat),
                                                      magnitudes(dy), s.rows, s.outputs, s.inputs);
-        // One rounding more than the dense product's: that of the dequantised operand.
-        CHECK(worst_ratio(floats_of(be, dx), exact.dx,
-                          scaled_magnitudes(double(s.outputs + 3) * kRounding, size.dx)) <= 1);
+        // One rounding more than the dense product's: that of the dequantised operand. Of operands
+        // that are rounded to products only dy is: codes and trits are exact, a single scale goes
+        // to dy. A group's scale stays with the trits, which are rounded in dx.
+        CHECK(
+            worst_ratio(floats_of(be, dx), exact.dx,
+                        scaled_magnitudes(b.product_bound(s.outputs + 2, q.group_size == 0 ? 1 : 2),
+                                          size.dx)) <= 1);
         CHECK(worst_ratio(floats_of(be, dw), add(exact.dw, dw_before),
-                          scaled_magnitudes(double(s.rows + 3) * kRounding,
-                                            add(size.dw, magnitudes(dw_before)))) <= 1);
+                          add(scaled_magnitudes(b.product_bound(s.rows + 2, 1), size.dw),
+                              scaled_magnitudes(b.product_bound(s.rows + 2, 0), dw_before))) <= 1);
       }
     }
   }

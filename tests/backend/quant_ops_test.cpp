@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The quantisation operations of the CPU backend against core/quant: equal bits on every instruction
-// set and for any number of threads.
+// The quantisation operations against core/quant: equal bits.
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -11,19 +10,13 @@
 #include <vector>
 
 #include "core/base/error.h"
-#include "core/cpu/cpu_backend.h"
 #include "core/quant/ternary.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
 
 namespace bitnet {
 namespace {
-
-std::unique_ptr<Backend> generated_backend() {
-  const std::string isa = GENERATE(from_range(available_cpu_isas()));
-  const int threads = GENERATE(1, 3);
-  return make_cpu_backend(threads, isa);
-}
 
 std::vector<float> random_floats(std::int64_t count, unsigned seed) {
   std::mt19937 random(seed);
@@ -56,7 +49,7 @@ Shape scale_shape(const WeightQuantizer& q, std::int64_t rows, std::int64_t colu
 }
 
 TEST_CASE("quantize_weights has the bits of core/quant for every kind, measure and group") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   const auto kind = GENERATE(LinearKind::b158, LinearKind::b1);
   const auto measure = GENERATE(ScaleMeasure::absmean, ScaleMeasure::absmedian);
@@ -69,7 +62,7 @@ TEST_CASE("quantize_weights has the bits of core/quant for every kind, measure a
       Tensor packed = backend->make_tensor(DType::u8, {rows / 4, columns});
       Tensor scale = backend->make_tensor(DType::f32, scale_shape(q, rows, columns));
       Tensor weights = test::to_device(*backend, {rows, columns}, w);
-      backend->quantize_weights(q, weights, packed, scale);
+      backend->quantize_weights(q, weights, packed, scale, {});
       CHECK(test::to_host<std::uint8_t>(*backend, packed) == expected.packed);
       CHECK(test::to_host<float>(*backend, scale) == expected.scales);
 
@@ -85,19 +78,19 @@ TEST_CASE("quantize_weights has the bits of core/quant for every kind, measure a
 }
 
 TEST_CASE("groups longer than a tile of sums keep the order of core/quant") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   const WeightQuantizer q{LinearKind::b1, ScaleMeasure::absmean, 4160};
   const auto w = random_floats(4 * 8320, 22);
   const Reference expected = quantize(q, w, 4, 8320);
   Tensor packed = backend->make_tensor(DType::u8, {1, 8320});
   Tensor scale = backend->make_tensor(DType::f32, {4, 2});
-  backend->quantize_weights(q, test::to_device(*backend, {4, 8320}, w), packed, scale);
+  backend->quantize_weights(q, test::to_device(*backend, {4, 8320}, w), packed, scale, {});
   CHECK(test::to_host<std::uint8_t>(*backend, packed) == expected.packed);
   CHECK(test::to_host<float>(*backend, scale) == expected.scales);
 }
 
 TEST_CASE("quantize_activations has the bits of quantize_token for each row") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   for (const std::int64_t columns : {64, 70, 320}) {
     const std::int64_t rows = 700;  // several tasks
@@ -119,7 +112,7 @@ TEST_CASE("quantize_activations has the bits of quantize_token for each row") {
     CHECK(test::to_host<float>(*backend, scale) == expected_scale);
 
     backend->dequantize_activations(codes, scale, back);
-    const auto restored = back.as<float>();
+    const auto restored = test::floats_of(*backend, back);
     for (std::size_t k = width; k < x.size(); ++k) {
       REQUIRE(restored[k] == expected_scale[k / width] * static_cast<float>(expected[k]));
     }
@@ -128,7 +121,7 @@ TEST_CASE("quantize_activations has the bits of quantize_token for each row") {
 }
 
 TEST_CASE("a row that is not finite makes its own outputs NaN, and no others") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   const Reference w = quantize({}, random_floats(64 * 64, 31), 64, 64);
   const Tensor packed = test::to_device(*backend, {16, 64}, w.packed);
   auto x = random_floats(3 * 64, 3);
@@ -139,11 +132,12 @@ TEST_CASE("a row that is not finite makes its own outputs NaN, and no others") {
   backend->quantize_activations(test::to_device(*backend, {3, 64}, x), codes, scale);
   const Tensor weight_scale = test::to_device(*backend, {1}, w.scales);
   backend->bit_linear(codes, scale, {packed, weight_scale, y});
-  for (std::size_t k = 0; k < 192; ++k) CHECK(std::isnan(y.as<float>()[k]) == (k / 64 == 1));
+  const auto outputs = test::floats_of(*backend, y);
+  for (std::size_t k = 0; k < 192; ++k) CHECK(std::isnan(outputs[k]) == (k / 64 == 1));
 }
 
 TEST_CASE("blend mixes by its amount, in place too") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   const auto x = random_floats(40000, 1), quantized = random_floats(40000, 2);
   std::vector<float> expected(x.size());
   for (std::size_t k = 0; k < x.size(); ++k) expected[k] = x[k] + 0.3f * (quantized[k] - x[k]);
@@ -153,7 +147,7 @@ TEST_CASE("blend mixes by its amount, in place too") {
 }
 
 TEST_CASE("codes are counted over all tiles") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   const Reference a = quantize({}, random_floats(1024 * 320, 3), 1024, 320);
   const Tensor pa = test::to_device(*backend, {256, 320}, a.packed);
   const CodeCounts counts = backend->count_codes(pa), expected = count_codes(a.packed);
@@ -163,8 +157,8 @@ TEST_CASE("codes are counted over all tiles") {
   CHECK(counts.total() == 1024 * 320);
 }
 
-TEST_CASE("quantize_weights returns how many codes it changed") {
-  const auto backend = generated_backend();
+TEST_CASE("quantize_weights counts the codes that it changed") {
+  const auto backend = test::generated_backend().make();
   const auto kind = GENERATE(LinearKind::b158, LinearKind::b1);
   const std::int64_t rows = 64, columns = 1344;  // rows longer than a block of repacking
   for (const std::int64_t group : {0, 192}) {
@@ -174,14 +168,17 @@ TEST_CASE("quantize_weights returns how many codes it changed") {
     Tensor packed = test::to_device(*backend, {rows / 4, columns}, a.packed);
     Tensor scale = backend->make_tensor(DType::f32, scale_shape(q, rows, columns));
     const Tensor weights = test::to_device(*backend, {rows, columns}, later);
-    CHECK(backend->quantize_weights(q, weights, packed, scale) == count_flips(a.packed, b.packed));
+    Tensor flips = backend->make_tensor(DType::i32, {1});
+    backend->quantize_weights(q, weights, packed, scale, flips);
+    CHECK(test::to_host<std::int32_t>(*backend, flips)[0] == count_flips(a.packed, b.packed));
     CHECK(test::to_host<std::uint8_t>(*backend, packed) == b.packed);
-    CHECK(backend->quantize_weights(q, weights, packed, scale) == 0);
+    backend->quantize_weights(q, weights, packed, scale, flips);
+    CHECK(test::to_host<std::int32_t>(*backend, flips)[0] == 0);
   }
 }
 
 TEST_CASE("quantisation operations refuse shapes that do not fit") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = test::default_backend().make();
   const auto make = [&](DType dtype, Shape shape) { return backend->make_tensor(dtype, shape); };
   Tensor w = make(DType::f32, {8, 64}), packed = make(DType::u8, {2, 64}),
          one = make(DType::f32, {1});
@@ -189,11 +186,11 @@ TEST_CASE("quantisation operations refuse shapes that do not fit") {
          scale = make(DType::f32, {3});
   Tensor y = make(DType::f32, {3, 8});
   const auto check = [](const auto& call) { CHECK_THROWS_AS(call(), ContractError); };
-  check([&] { backend->quantize_weights({LinearKind::float32}, w, packed, one); });
-  check([&] { backend->quantize_weights({}, x, packed, one); });
-  check([&] { backend->quantize_weights({}, w, packed, scale); });
+  check([&] { backend->quantize_weights({LinearKind::float32}, w, packed, one, {}); });
+  check([&] { backend->quantize_weights({}, x, packed, one, {}); });
+  check([&] { backend->quantize_weights({}, w, packed, scale, {}); });
   check([&] {
-    backend->quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, packed, one);
+    backend->quantize_weights({LinearKind::b158, ScaleMeasure::absmean, 64}, w, packed, one, {});
   });
   check([&] { backend->dequantize_weights(packed, one, x); });
   check([&] {

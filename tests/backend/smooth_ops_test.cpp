@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
-// Norms, RoPE, activations, the loss and AdamW of every instruction set against the double
+// Norms, RoPE, activations, the loss and AdamW of every backend against the double
 // reference. Bounds count fp32 roundings (u = 2^-24); exp and erf may be off by kFunction u
 // relative to their result.
-#include "core/cpu/cpu_backend.h"
 #include "tests/reference/ops_backward.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/close.h"
 #include "tests/support/tensors.h"
@@ -51,9 +51,9 @@ Doubles norm_bound(const NormCase& c, const Doubles& x, const Doubles& gain, dou
 
 }  // namespace
 
-TEST_CASE("the output of RMSNorm has root mean square 1", "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
-    const auto be = make_cpu_backend(1, isa);
+TEST_CASE("the output of RMSNorm has root mean square 1", "[reference]") {
+  for (const TestBackend& b : test_backends()) {
+    const auto be = b.make();
     for (const double deviation : {0.01, 1.0, 300.0}) {
       const Tensor x = to_device(*be, {2, 256}, random_numbers(1, 512, deviation));
       Tensor y = be->make_tensor(DType::f32, {2, 256}), stats = be->make_tensor(DType::f32, {2, 2});
@@ -70,13 +70,13 @@ TEST_CASE("the output of RMSNorm has root mean square 1", "[reference][cpu]") {
   }
 }
 
-TEST_CASE("norm and its gradients are within fp32 rounding of the reference on every ISA",
-          "[reference][cpu]") {
+TEST_CASE("norm and its gradients are within fp32 rounding of the reference on every backend",
+          "[reference]") {
   constexpr double kEps = 1e-5f;
-  for (const std::string& isa : available_cpu_isas()) {
+  for (const TestBackend& b : test_backends()) {
     for (const NormCase& c : norm_cases()) {
-      INFO(isa << (c.kind == NormKind::rms ? " rms " : " layer ") << c.rows << " x " << c.width);
-      const auto backend = make_cpu_backend(1, isa);
+      INFO(b.name << (c.kind == NormKind::rms ? " rms " : " layer ") << c.rows << " x " << c.width);
+      const auto backend = b.make();
       Backend& be = *backend;
       const auto x = random_numbers(1, c.rows * c.width, 1.5, 0.5),
                  dy = random_numbers(2, c.rows * c.width);
@@ -134,7 +134,7 @@ TEST_CASE("norm and its gradients are within fp32 rounding of the reference on e
   }
 }
 
-TEST_CASE("RoPE turns as the reference does, both ways, on every ISA", "[reference][cpu]") {
+TEST_CASE("RoPE turns as the reference does, both ways, on every backend", "[reference]") {
   const std::int64_t batch = 2, tokens = 5, heads = 3, head_dim = 32, first = 7,
                      count = batch * tokens * heads * head_dim;
   const auto x = random_numbers(1, count);
@@ -149,10 +149,10 @@ TEST_CASE("RoPE turns as the reference does, both ways, on every ISA", "[referen
   Doubles bound(x.size());
   for (std::size_t i = 0; i < x.size(); ++i)
     bound[i] = 3 * kRounding * (std::abs(x[i]) + std::abs(x[i % 32 < 16 ? i + 16 : i - 16]));
-  for (const std::string& isa : available_cpu_isas()) {
+  for (const TestBackend& b : test_backends()) {
     for (const auto direction : {RopeDirection::forward, RopeDirection::backward}) {
-      INFO(isa);
-      const auto be = make_cpu_backend(1, isa);
+      INFO(b.name);
+      const auto be = b.make();
       Tensor y = to_device(*be, {batch, tokens, heads, head_dim}, x);
       be->rope(y, to_device(*be, {first + tokens, head_dim}, table), first, direction);
       CHECK(worst_ratio(floats_of(*be, y),
@@ -163,13 +163,14 @@ TEST_CASE("RoPE turns as the reference does, both ways, on every ISA", "[referen
 }
 
 TEST_CASE(
-    "gated activations and their gradients are within fp32 rounding of the reference on every ISA",
-    "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+    "gated activations and their gradients are within fp32 rounding of the reference on every "
+    "backend",
+    "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const auto activation : {Activation::silu, Activation::relu2, Activation::gelu}) {
       for (const bool gated : {true, false}) {
-        INFO(isa << " activation " << int(activation) << " gated " << gated);
-        const auto backend = make_cpu_backend(1, isa);
+        INFO(b.name << " activation " << int(activation) << " gated " << gated);
+        const auto backend = b.make();
         Backend& be = *backend;
         auto gate = random_numbers(1, 3 * 67, 3);
         gate[0] = 0, gate[1] = -80, gate[2] = 80;
@@ -206,12 +207,13 @@ TEST_CASE(
   }
 }
 
-TEST_CASE("cross-entropy and its gradient are within fp32 rounding of the reference on every ISA",
-          "[reference][cpu]") {
-  for (const std::string& isa : available_cpu_isas()) {
+TEST_CASE(
+    "cross-entropy and its gradient are within fp32 rounding of the reference on every backend",
+    "[reference]") {
+  for (const TestBackend& b : test_backends()) {
     for (const std::int64_t vocabulary : {32, 256, 1000}) {
-      INFO(isa << " vocabulary " << vocabulary);
-      const auto backend = make_cpu_backend(1, isa);
+      INFO(b.name << " vocabulary " << vocabulary);
+      const auto backend = b.make();
       Backend& be = *backend;
       const std::int64_t rows = 6;
       const float scale = 0.125f;
@@ -244,11 +246,11 @@ TEST_CASE("cross-entropy and its gradient are within fp32 rounding of the refere
   }
 }
 
-TEST_CASE("AdamW is within fp32 rounding of the formula on every ISA", "[reference][cpu]") {
+TEST_CASE("AdamW is within fp32 rounding of the formula on every backend", "[reference]") {
   const std::int64_t count = 133;
-  for (const std::string& isa : available_cpu_isas()) {
-    INFO(isa);
-    const auto backend = make_cpu_backend(1, isa);
+  for (const TestBackend& b : test_backends()) {
+    INFO(b.name);
+    const auto backend = b.make();
     Backend& be = *backend;
     auto p = random_numbers(1, count), m = Doubles(count, 0.0), v = m;
     Tensor tp = to_device(be, {count}, p), tm = to_device(be, {count}, m),

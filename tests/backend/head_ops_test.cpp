@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The operations that an int8 output head and a bf16 table need, and memory that is borrowed: equal
-// bits on every instruction set and for any number of threads.
+// The operations that an int8 output head and a bf16 table need: the bits of their definitions.
 #include <cstdint>
 #include <cstring>
 #include <memory>
@@ -9,18 +8,13 @@
 #include <vector>
 
 #include "core/base/error.h"
-#include "core/cpu/cpu_backend.h"
 #include "core/quant/ternary.h"
+#include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
 
 namespace bitnet {
 namespace {
-
-std::unique_ptr<Backend> generated_backend() {
-  const std::string isa = GENERATE(from_range(available_cpu_isas()));
-  return make_cpu_backend(GENERATE(1, 3), isa);
-}
 
 std::vector<float> random_floats(std::int64_t count, std::uint32_t seed) {
   const std::vector<double> numbers = test::random_numbers(seed, count);
@@ -49,7 +43,7 @@ struct Halves {
 };
 
 TEST_CASE("int8_linear is the integer product with both scales") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   struct {
     std::int64_t rows, outputs, inputs;
@@ -88,7 +82,7 @@ TEST_CASE("int8_linear is the integer product with both scales") {
 }
 
 TEST_CASE("int8_linear refuses shapes that do not belong together") {
-  const auto backend = make_cpu_backend(1);
+  const auto backend = test::default_backend().make();
   Tensor codes = backend->make_tensor(DType::i8, {2, 64}),
          scale = backend->make_tensor(DType::f32, {2});
   Tensor weights = backend->make_tensor(DType::i8, {8, 32}),
@@ -98,7 +92,7 @@ TEST_CASE("int8_linear refuses shapes that do not belong together") {
 }
 
 TEST_CASE("a bf16 table is looked up, quantised and converted as its exact floats are") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   INFO(backend->detail());
   const std::int64_t rows = 37, columns = 80;
   const Halves values(random_floats(rows * columns, 3));
@@ -127,7 +121,7 @@ TEST_CASE("a bf16 table is looked up, quantised and converted as its exact float
 }
 
 TEST_CASE("valid_codes finds the value 3 anywhere") {
-  const auto backend = generated_backend();
+  const auto backend = test::generated_backend().make();
   std::vector<std::uint8_t> packed(600'001, 0x5a);
   const auto valid = [&] {
     return backend->valid_codes(
@@ -138,50 +132,6 @@ TEST_CASE("valid_codes finds the value 3 anywhere") {
     packed[place] = 0x5b;
     CHECK(!valid());
     packed[place] = 0x5a;
-  }
-}
-
-TEST_CASE("memory that is aligned to an element is adopted in place, and kept alive") {
-  const auto backend = make_cpu_backend(1);
-  auto owner = std::make_shared<std::vector<float>>(std::vector<float>{1, 2, 3, 4});
-  const std::weak_ptr<std::vector<float>> watch = owner;
-  const float* const bytes = owner->data();
-  {
-    const Tensor adopted = backend->adopt(owner, bytes, DType::f32, {2, 2});
-    owner.reset();
-    CHECK(adopted.view().raw() == reinterpret_cast<const std::byte*>(bytes));
-    CHECK(test::floats_of(*backend, adopted) == std::vector<float>{1, 2, 3, 4});
-    CHECK(!watch.expired());
-  }
-  CHECK(watch.expired());
-}
-
-TEST_CASE("memory that is not aligned to an element is copied") {
-  const auto backend = make_cpu_backend(1);
-  const std::vector<float> values = {1, 2, 3};
-  const auto owner = std::make_shared<std::vector<std::byte>>(13);
-  const auto shift = reinterpret_cast<std::uintptr_t>(owner->data()) % 4 == 0 ? 1 : 0;
-  std::memcpy(owner->data() + shift, values.data(), 12);
-  const Tensor copied = backend->adopt(owner, owner->data() + shift, DType::f32, {3});
-  CHECK(copied.view().raw() != owner->data() + shift);
-  CHECK(owner.use_count() == 1);
-  CHECK(test::floats_of(*backend, copied) == values);
-}
-
-TEST_CASE("allocated memory is zero, aligned to 64 bytes, and again so after use") {
-  const auto backend = make_cpu_backend(1);
-  for (const std::int64_t bytes : {1, 64, 1000, 300'000, 40'000'000}) {
-    for (int repeat = 0; repeat < 2; ++repeat) {
-      const Storage storage = backend->allocate(bytes);
-      CHECK(reinterpret_cast<std::uintptr_t>(storage.get()) % 64 == 0);
-      const std::span<std::byte> all(storage.get(), static_cast<std::size_t>(bytes));
-      bool zero = true;
-      for (std::size_t i = 0; i < all.size(); i += 61) {
-        zero = zero && all[i] == std::byte{0};
-        all[i] = std::byte{1};
-      }
-      CHECK(zero);
-    }
   }
 }
 

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+#include "core/backend/attention_checks.h"
+
+namespace bitnet {
+
+void check_attention_view(const char* name, ConstTensorView x, const Shape& expected) {
+  BITNET_CHECK(x.shape() == expected, "attention's {} is {}, expected {}", name,
+               x.shape().to_string(), expected.to_string());
+}
+
+void check_attention(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
+                     ConstTensorView k, ConstTensorView v, ConstTensorView out,
+                     ConstTensorView logsumexp) {
+  BITNET_CHECK(s.heads >= 1 && s.kv_heads >= 1 && s.heads % s.kv_heads == 0,
+               "attention has {} query heads and {} key/value heads, expected a multiple", s.heads,
+               s.kv_heads);
+  BITNET_CHECK(s.head_dim >= 16 && s.head_dim % 16 == 0 && s.head_dim <= max_head_dim,
+               "attention's head_dim is {}, expected a multiple of 16 from 16 to {}", s.head_dim,
+               max_head_dim);
+  BITNET_CHECK(s.batch >= 0 && s.queries >= 0 && s.first_position >= 0 &&
+                   s.first_position + s.queries <= s.keys,
+               "attention's queries stand at [{}, {}), beyond its {} keys", s.first_position,
+               s.first_position + s.queries, s.keys);
+  check_attention_view("q", q, query_shape(s));
+  check_attention_view("k", k, kv_shape(s));
+  check_attention_view("v", v, kv_shape(s));
+  check_attention_view("out", out, query_shape(s));
+  if (logsumexp) check_attention_view("logsumexp", logsumexp, logsumexp_shape(s));
+}
+
+void check_attention_backward(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
+                              ConstTensorView k, ConstTensorView v, ConstTensorView out,
+                              ConstTensorView logsumexp, ConstTensorView dout, ConstTensorView dq,
+                              ConstTensorView dk, ConstTensorView dv) {
+  check_attention(s, max_head_dim, q, k, v, out, {});
+  BITNET_CHECK(
+      s.queries == s.keys && s.first_position == 0,
+      "attention_backward got {} queries from position {} and {} keys, expected a whole sequence",
+      s.queries, s.first_position, s.keys);
+  check_attention_view("logsumexp", logsumexp, logsumexp_shape(s));
+  check_attention_view("dout", dout, query_shape(s));
+  check_attention_view("dq", dq, query_shape(s));
+  check_attention_view("dk", dk, kv_shape(s));
+  check_attention_view("dv", dv, kv_shape(s));
+}
+
+}  // namespace bitnet

@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: MIT
+// What the operands of an attention must be on every backend; their dtypes are each backend's own.
+#pragma once
+
+#include "core/backend/backend.h"
+
+namespace bitnet {
+
+inline Shape query_shape(const AttentionShape& s) {
+  return {s.batch, s.queries, s.heads, s.head_dim};
+}
+inline Shape kv_shape(const AttentionShape& s) { return {s.batch, s.keys, s.kv_heads, s.head_dim}; }
+inline Shape logsumexp_shape(const AttentionShape& s) { return {s.batch, s.heads, s.queries}; }
+
+// Throws ContractError. `name` is "q", "dout", …
+void check_attention_view(const char* name, ConstTensorView x, const Shape& expected);
+
+// The numbers of the shape, and q, k, v, out. logsumexp may be empty.
+void check_attention(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
+                     ConstTensorView k, ConstTensorView v, ConstTensorView out,
+                     ConstTensorView logsumexp);
+// The same for attention_backward(), whose sequences are whole, and its other tensors.
+void check_attention_backward(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
+                              ConstTensorView k, ConstTensorView v, ConstTensorView out,
+                              ConstTensorView logsumexp, ConstTensorView dout, ConstTensorView dq,
+                              ConstTensorView dk, ConstTensorView dv);
+
+}  // namespace bitnet

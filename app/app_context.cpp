@@ -3,6 +3,7 @@
 
 #include "app/commands.h"
 #include "core/cpu/cpu_backend.h"
+#include "cuda/cuda_backend.h"
 
 namespace bitnet {
 
@@ -12,17 +13,26 @@ void AppContext::add_device_options(CLI::App& command) {
                   "Threads to compute with; 0: one for each processor. Changes no result")
       ->check(CLI::Range(0, 4096))
       ->capture_default_str();
-  command.add_option("--device", device_, "auto, cpu or cuda")
+  command
+      .add_option("--device", device_,
+                  "cpu, cuda, or auto: cuda if a GPU can be used (see bitnet devices)")
       ->check(CLI::IsMember({"auto", "cpu", "cuda"}))
       ->capture_default_str();
 }
 
 Backend& AppContext::backend() {
   if (backend_ == nullptr) {
-    if (device_ == "cuda")
-      throw DeviceError(
-          "this build has no CUDA backend; use --device cpu (or auto, which takes what there is)");
-    backend_ = make_cpu_backend(threads_);
+    const bool wants_cuda =
+        device_ == "cuda" || (device_ == "auto" && why_no_cuda(find_cuda_devices()).empty());
+    if (wants_cuda) {
+      try {
+        backend_ = make_cuda_backend();
+      } catch (const DeviceError& e) {
+        throw DeviceError(fmt::format("--device {}: {}; use --device cpu", device_, e.what()));
+      }
+    } else {
+      backend_ = make_cpu_backend(threads_);
+    }
   }
   return *backend_;
 }

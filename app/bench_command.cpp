@@ -12,6 +12,8 @@
 #include "core/base/file.h"
 #include "core/bench/bench_configs.h"
 #include "core/bench/synthetic_model.h"
+#include "core/cpu/machine_limits.h"
+#include "cuda/cuda_limits.h"
 
 namespace bitnet {
 namespace {
@@ -87,13 +89,37 @@ class Bench {
     report_.isa = limits_.isa();
     report_.threads = limits_.threads();
     report_.l2_bytes = limits_.l2_bytes();
+    if (backend_.name() == "cpu")
+      measure_host_limits();
+    else
+      measure_device_limits();
+  }
+
+  void measure_host_limits() {
     write_stderr_line(fmt::format("bitnet: measuring the machine's limits ({}, {} thread{})",
                                   report_.isa, report_.threads, report_.threads == 1 ? "" : "s"));
     rates_.memory_read = add_limit("memory_read", "GB/s", limits_.memory_read());
     rates_.l2_read = add_limit("l2_read", "GB/s", limits_.l2_read());
-    rates_.fp32_fma = add_limit("fp32_fma", "GFLOP/s", limits_.fp32_fma());
+    rates_.float_dot = add_limit("fp32_fma", "GFLOP/s", limits_.fp32_fma());
     rates_.int8_dot = add_limit("int8_dot", "GOP/s", limits_.int8_dot());
     rates_.l2_bytes = report_.l2_bytes;
+  }
+
+  void measure_device_limits() {
+    write_stderr_line(
+        fmt::format("bitnet: measuring the limits of {} ({})", backend_.name(), backend_.detail()));
+    const CudaLimits limits = measure_cuda_limits(arguments_.effort.repeats);
+    report_.device = {.name = backend_.name(),
+                      .detail = backend_.detail(),
+                      .memory_bytes = backend_.memory_bytes(),
+                      .l2_bytes = limits.l2_bytes};
+    rates_.float_name = "bf16_dot";
+    rates_.memory_read = add_limit("memory_read", "GB/s", limits.memory_read);
+    rates_.l2_read = add_limit("l2_read", "GB/s", limits.l2_read);
+    rates_.copy_to_device = add_limit("copy_to_device", "GB/s", limits.copy_to_device);
+    rates_.float_dot = add_limit(rates_.float_name, "GFLOP/s", limits.bf16_dot);
+    rates_.int8_dot = add_limit("int8_dot", "GOP/s", limits.int8_dot);
+    rates_.l2_bytes = limits.l2_bytes;
   }
 
   // Its median, per second.
@@ -133,9 +159,11 @@ class Bench {
     add("prefill", config,
         [&] { return measure_prefill(model(), prompt_tokens(), rates_, arguments_.effort); });
     add("decode", config, [&] {
-      const auto cache_read = [this](std::int64_t bytes) {
-        return add_limit("l3_read", "GB/s", limits_.cache_read(bytes));
-      };
+      ReadRate cache_read;  // of the processor's third-level cache, if that is what computes
+      if (!report_.device)
+        cache_read = [this](std::int64_t bytes) {
+          return add_limit("l3_read", "GB/s", limits_.cache_read(bytes));
+        };
       return measure_decode(model(), context_tokens(), rates_, cache_read, arguments_.effort);
     });
     add("load", config, [&] {
@@ -201,7 +229,9 @@ void add_bench_command(CLI::App& program, AppContext& context) {
   command->footer(
       "Weights are synthetic and made in memory, so that a config is all that is needed; load "
       "writes them to a file\nin the folder for temporary files. The environment variable "
-      "BITNET_CPU_ISA (avx512vnni, avx2, neon, scalar) chooses the\ninstruction set.");
+      "BITNET_CPU_ISA (avx512vnni, avx2, neon, scalar) chooses the\ninstruction set. "
+      "With --device cuda all figures are the GPU's, its limits too; the processor's: --device "
+      "cpu.");
   command->callback([arguments, &context] { run_bench(*arguments, context); });
 }
 

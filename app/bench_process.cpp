@@ -89,10 +89,12 @@ struct TimedLoad {
   LoadResult result;
 };
 
-TimedLoad run_load_process(const fs::path& folder, const std::string& head, int threads) {
+TimedLoad run_load_process(const fs::path& folder, const std::string& head,
+                           const std::string& device, int threads) {
   const Clock::time_point start = Clock::now();
-  const ProcessResult process = run_self({"bench", "--load-once", folder.string(), "--head", head,
-                                          "--threads", fmt::format("{}", threads)});
+  const ProcessResult process =
+      run_self({"bench", "--load-once", folder.string(), "--head", head, "--device", device,
+                "--threads", fmt::format("{}", threads)});
   check_status(process.status, folder);
   const nlohmann::json object = nlohmann::json::parse(process.output);
   const Clock::time_point first_token{
@@ -128,30 +130,34 @@ BenchRow measure_load(std::unique_ptr<Transformer> model, const std::string& hea
                     temporary.path().string(), space.available, needed));
   const fs::path folder = temporary.path() / "model";
   const std::int64_t file_bytes = write_bench_model(*model, folder);
+  const std::string device = model->backend().name();
   model.reset();
 
   // The first is the warm-up: the file is in the page cache then.
-  LoadResult result = run_load_process(folder, head, threads).result;
+  LoadResult result = run_load_process(folder, head, device, threads).result;
   std::vector<double> seconds;
   std::int64_t peak = 0;
   for (int i = 0; i < effort.repeats; ++i) {
-    const TimedLoad load = run_load_process(folder, head, threads);
+    const TimedLoad load = run_load_process(folder, head, device, threads);
     result = load.result;
     seconds.push_back(load.seconds);
     peak = std::max(peak, result.peak_memory_bytes);
   }
+  const bool copied = rates.copy_to_device > 0;
   BenchRow row{.workload = "load",
                .unit = "s",
                .value = summarize(seconds),
-               .limit = static_cast<double>(file_bytes) / rates.memory_read,  // each byte once
-               .bound_by = "memory_read",
+               // Each byte once: from the host's memory to the device's, or by the processor.
+               .limit = static_cast<double>(file_bytes) /
+                        (copied ? rates.copy_to_device : rates.memory_read),
+               .bound_by = copied ? "copy_to_device" : "memory_read",
                .peak_memory_bytes = peak,
                .details = {}};
   row.fraction_of_limit = row.limit / row.value.median;
   row.details = {{"file_bytes", static_cast<double>(file_bytes)},
                  {"head_bytes", static_cast<double>(result.head_bytes)},
                  {"kv_cache_bytes", static_cast<double>(result.kv_cache_bytes)}};
-  if (peak > 0)
+  if (peak > 0 && !copied)  // what is copied is no memory of the process
     row.details.emplace_back(
         "memory_beyond_file_head_and_kv_bytes",
         static_cast<double>(peak - file_bytes - result.head_bytes - result.kv_cache_bytes));

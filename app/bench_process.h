@@ -12,7 +12,7 @@
 namespace bitnet {
 
 // Writes `model` into a temporary folder, destroys it, and runs this program with
-// --load-once FOLDER as often as `effort` says.
+// --load-once FOLDER as often as `effort` says, on the device of `model`.
 BenchRow measure_load(std::unique_ptr<Transformer> model, const std::string& head, int threads,
                       const MachineRates& rates, const BenchEffort& effort);
 

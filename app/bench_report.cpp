@@ -78,8 +78,11 @@ BenchLimit make_limit(std::string name, std::string unit, const LimitMeasurement
 }
 
 void print_bench_tables(const BenchReport& report) {
-  std::string text = fmt::format("{}, {}, {} thread{}\n\n", processor_name(), report.isa,
-                                 report.threads, report.threads == 1 ? "" : "s");
+  std::string text;
+  if (report.device)
+    text = fmt::format("{}: {}; host: ", report.device->name, report.device->detail);
+  text += fmt::format("{}, {}, {} thread{}\n\n", processor_name(), report.isa, report.threads,
+                      report.threads == 1 ? "" : "s");
   Table limits({"limit", "median", "min", "max", "unit", "reached with"}, "<>>><<");
   for (const BenchLimit& limit : report.limits)
     limits.add({spaced(limit.name), number(limit.value.median), number(limit.value.min),
@@ -113,6 +116,11 @@ void print_bench_json(const BenchReport& report) {
                            {"memory_bytes", physical_memory()},
                            {"l2_bytes", report.l2_bytes},
                            {"l3_bytes", cache_bytes(3)}};
+  if (report.device)
+    document["device"] = {{"name", report.device->name},
+                          {"detail", report.device->detail},
+                          {"memory_bytes", report.device->memory_bytes},
+                          {"l2_bytes", report.device->l2_bytes}};
   ordered_json& limits = document["limits"] = ordered_json::object();
   for (const BenchLimit& limit : report.limits) {
     ordered_json& object = limits[limit.name];

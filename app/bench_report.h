@@ -3,12 +3,13 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "core/base/limit_measurement.h"
 #include "core/bench/workloads.h"
-#include "core/cpu/machine_limits.h"
 
 namespace bitnet {
 
@@ -19,11 +20,18 @@ struct BenchLimit {
   Statistics value;
 };
 
+// What computes instead of the processor.
+struct BenchDevice {
+  std::string name, detail;  // of the backend
+  std::int64_t memory_bytes = 0, l2_bytes = 0;
+};
+
 struct BenchReport {
   std::string isa;
   int threads = 0;
-  std::int64_t l2_bytes = 0;       // of all threads
-  std::vector<BenchLimit> limits;  // l3_read only where a workload is bound by it
+  std::int64_t l2_bytes = 0;  // of all threads
+  std::optional<BenchDevice> device;
+  std::vector<BenchLimit> limits;  // of the device; l3_read only where a workload is bound by it
   struct Result {
     std::string config;  // the name of its file without ".json"
     BenchRow row;

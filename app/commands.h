@@ -49,5 +49,6 @@ void add_generate_command(CLI::App& program, AppContext& context);
 void add_quantize_command(CLI::App& program, AppContext& context);
 void add_inspect_command(CLI::App& program, AppContext& context);
 void add_bench_command(CLI::App& program, AppContext& context);
+void add_devices_command(CLI::App& program, AppContext& context);
 
 }  // namespace bitnet

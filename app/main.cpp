@@ -70,6 +70,7 @@ int run(int argc, char** argv) {
   add_quantize_command(program, context);
   add_inspect_command(program, context);
   add_bench_command(program, context);
+  add_devices_command(program, context);
   try {
     program.parse(argc, argv);  // runs the command
   } catch (const CLI::ParseError& result) {

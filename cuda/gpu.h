@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstddef>
@@ -114,6 +115,13 @@ BITNET_DEVICE void mma_m16n8k16_bf16(float (&d)[4], const std::uint32_t (&a)[4],
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
 
+// 2^x within 2^-22 of it; exactly 1 for 0, and 0 for -infinity and wherever 2^x < 2^-126.
+BITNET_DEVICE float exp2_approximate(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 }  // namespace bitnet::gpu
 
 #endif  // __CUDACC__
@@ -139,6 +147,16 @@ BITNET_DEVICE float2 unpack_bf16x2(std::uint32_t pair) {
 BITNET_DEVICE std::uint32_t pack_bf16x2(float low, float high) {
   const std::uint32_t l = __bfloat16_as_ushort(__float2bfloat16_rn(low));
   const std::uint32_t h = __bfloat16_as_ushort(__float2bfloat16_rn(high));
+  return h << 16 | l;
+}
+// fp16: widening is exact, narrowing rounds to nearest even, beyond the range to infinity.
+BITNET_DEVICE float2 unpack_f16x2(std::uint32_t pair) {
+  return make_float2(__half2float(__ushort_as_half(static_cast<unsigned short>(pair))),
+                     __half2float(__ushort_as_half(static_cast<unsigned short>(pair >> 16))));
+}
+BITNET_DEVICE std::uint32_t pack_f16x2(float low, float high) {
+  const std::uint32_t l = __half_as_ushort(__float2half_rn(low));
+  const std::uint32_t h = __half_as_ushort(__float2half_rn(high));
   return h << 16 | l;
 }
 

@@ -1,184 +1,193 @@
 // SPDX-License-Identifier: MIT
-// A block computes one tile of y; its warps share the tile's operands, which pass through a ring of
-// shared-memory stages filled by cp.async while earlier stages are multiplied.
+// How the tiles are multiplied is in gemm_tiles.cuh; here, how their sums become reals.
 #include "cuda/int8_gemm.h"
 
+#include "cuda/gemm_tiles.cuh"
 #include "cuda/gpu.h"
+#include "cuda/reals.cuh"
 
 namespace bitnet::cuda {
 namespace {
 
-constexpr int kDepth = 64;  // bytes of K in a stage
-constexpr int kChunk = 16;  // bytes of one cp.async, and of one row of an ldmatrix
-constexpr int kSlice = 32;  // bytes of K in one mma
-constexpr int kChunks = kDepth / kChunk;
-
-template <int kTileRows, int kTileColumns, int kWarpTileRows, int kWarpTileColumns, int kRing>
-struct Tile {
-  static constexpr int kRows = kTileRows, kColumns = kTileColumns;
-  static constexpr int kWarpRows = kWarpTileRows, kWarpColumns = kWarpTileColumns;
-  static constexpr int kStages = kRing;
-  static constexpr int kWarpsAcross = kColumns / kWarpColumns;
-  static constexpr int kThreads = kRows / kWarpRows * kWarpsAcross * gpu::kWarpSize;
-  static constexpr int kLines = kRows + kColumns;  // of a stage: rows of codes, then of weights
-  static constexpr int kStageBytes = kLines * kDepth;
-  static constexpr int kSharedBytes = kStages * kStageBytes;   // at most the 48 KB of every device
-  static constexpr int kCopies = kLines * kChunks / kThreads;  // per thread and stage
-  static constexpr int kRowFragments = kWarpRows / 16, kColumnFragments = kWarpColumns / 8;
-  static_assert(kLines * kChunks % kThreads == 0 && kColumnFragments % 2 == 0);
-  static_assert(kSharedBytes <= 48 << 10);
-};
-using LargeTile = Tile<128, 128, 64, 32, 3>;
-using SmallTile = Tile<64, 64, 32, 32, 3>;
-
-// Where chunk c of a stage's line lies. Two lines fill the 32 banks; exchanging chunks by (line /
-// 2) sends the eight lines that one ldmatrix reads to different banks.
-BITNET_DEVICE int chunk_offset(int line, int chunk) {
-  return line * kDepth + ((chunk ^ (line / 2)) % kChunks) * kChunk;
+// Elements `column` (even) and the next of a row of `columns`.
+BITNET_DEVICE float2 load_pair(const float* from, int column, int columns) {
+  if (columns % 2 == 0) return gpu::load_vector<float2>(from + column);
+  return make_float2(from[column], column + 1 < columns ? from[column + 1] : 0.0f);
+}
+BITNET_DEVICE void store_pair(const Reals& y, std::size_t row_start, int column, int columns,
+                              float2 pair) {
+  store_pair(y, row_start + column, columns % 2 == 0, column + 1 < columns, pair);
 }
 
-// The thread's share of copying a stage: the same lines and chunks every time.
-template <typename Tile, typename Output>
-struct StageCopier {
-  const std::int8_t* source[Tile::kCopies];
-  int target[Tile::kCopies];
-  int limit[Tile::kCopies];  // of K, from where on the chunk is zeros: 0 outside the matrix
+// y of the kinds without groups.
+BITNET_DEVICE float scaled(const Int8Gemm& p, float scale, int sum, float addend) {
+  const float value = static_cast<float>(sum);
+  if (p.addend == nullptr) return scale * value;
+  return p.fused ? fmaf(scale, value, addend) : addend + scale * value;
+}
 
-  BITNET_DEVICE StageCopier(const Int8Gemm<Output>& p, int first_row, int first_column) {
+// The scales of one group that a thread needs: of its rows or of its columns.
+template <typename Tile, bool kOfRows>
+struct GroupScales {
+  static constexpr int kFragments = kOfRows ? Tile::kRowFragments : Tile::kColumnFragments;
+  float of[kFragments][2];
+
+  BITNET_DEVICE void load(const Int8Gemm& p, int first_row, int first_column, int group,
+                          int groups) {
+    const WarpPlace<Tile> warp;
 #pragma unroll
-    for (int i = 0; i < Tile::kCopies; ++i) {
-      const int part = static_cast<int>(threadIdx.x) + i * Tile::kThreads;
-      const int line = part / kChunks, chunk = part % kChunks;
-      const bool is_codes = line < Tile::kRows;
-      const int index = is_codes ? first_row + line : first_column + line - Tile::kRows;
-      const bool inside = index < (is_codes ? p.rows : p.columns);
-      const std::int8_t* matrix = is_codes ? p.codes : p.weights;
-      source[i] = matrix + static_cast<std::size_t>(inside ? index : 0) * p.depth + chunk * kChunk;
-      limit[i] = inside ? p.depth - chunk * kChunk : 0;
-      target[i] = chunk_offset(line, chunk);
+    for (int i = 0; i < kFragments; ++i) {
+#pragma unroll
+      for (int e = 0; e < 2; ++e) {
+        const int index = kOfRows ? first_row + warp.row + i * 16 + e * 8 + warp.lane / 4
+                                  : first_column + warp.column + i * 8 + warp.lane % 4 * 2 + e;
+        const bool inside = index < (kOfRows ? p.rows : p.columns);
+        of[i][e] = inside ? p.scale[static_cast<std::size_t>(index) * groups + group] : 0.0f;
+      }
     }
   }
-  BITNET_DEVICE void start(std::int8_t* stage, int from) const {
-#pragma unroll
-    for (int i = 0; i < Tile::kCopies; ++i) {
-      gpu::copy_async16(stage + target[i], source[i] + from, from < limit[i]);
-    }
-  }
-};
-
-// The warp's part of one stage.
-template <typename Tile>
-BITNET_DEVICE void multiply_stage(const std::int8_t* stage, int warp_row, int warp_column,
-                                  int (&sums)[Tile::kRowFragments][Tile::kColumnFragments][4]) {
-  const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
-#pragma unroll
-  for (int slice = 0; slice < kDepth; slice += kSlice) {
-    const int first_chunk = slice / kChunk;
-    std::uint32_t codes[Tile::kRowFragments][4], weights[Tile::kColumnFragments][2];
-#pragma unroll
-    for (int i = 0; i < Tile::kRowFragments; ++i) {  // rows 0-7, 8-15 of chunk 0, then of chunk 1
-      const int line = warp_row + i * 16 + lane % 16;
-      gpu::ldmatrix_x4(codes[i], stage + chunk_offset(line, first_chunk + lane / 16));
-    }
-#pragma unroll
-    for (int j = 0; j < Tile::kColumnFragments; j += 2) {  // chunks 0, 1 of columns 0-7, then 8-15
-      const int line = Tile::kRows + warp_column + j * 8 + lane % 8 + lane / 16 * 8;
-      std::uint32_t pair[4];
-      gpu::ldmatrix_x4(pair, stage + chunk_offset(line, first_chunk + lane / 8 % 2));
-      weights[j][0] = pair[0];
-      weights[j][1] = pair[1];
-      weights[j + 1][0] = pair[2];
-      weights[j + 1][1] = pair[3];
-    }
+  // Adds the group's sums to f, and clears them.
+  BITNET_DEVICE void fold(GemmSums<Tile, int>& sums, GemmSums<Tile, float>& f) const {
 #pragma unroll
     for (int i = 0; i < Tile::kRowFragments; ++i) {
 #pragma unroll
       for (int j = 0; j < Tile::kColumnFragments; ++j) {
-        gpu::mma_m16n8k32_s8(sums[i][j], codes[i], weights[j]);
+#pragma unroll
+        for (int e = 0; e < 4; ++e) {
+          const float scale = kOfRows ? of[i][e / 2] : of[j][e % 2];
+          f[i][j][e] = fmaf(scale, static_cast<float>(sums[i][j][e]), f[i][j][e]);
+          sums[i][j][e] = 0;
+        }
       }
     }
   }
-}
-
-BITNET_DEVICE void store_pair(float* to, float a, float b) {
-  gpu::store_vector(to, make_float2(a, b));
-}
-BITNET_DEVICE void store_pair(__nv_bfloat16* to, float a, float b) {
-  gpu::store_vector(to, gpu::pack_bf16x2(a, b));
-}
+};
 
 // One block per tile of y; x: columns, y: rows.
-template <typename Tile, typename Output>
-__global__ void __launch_bounds__(Tile::kThreads) int8_gemm_kernel(Int8Gemm<Output> p) {
-  BITNET_DYNAMIC_SHARED(std::int8_t, stages);  // [kStages, kLines, kDepth]
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads) int8_gemm_kernel(Int8Gemm p) {
+  BITNET_DYNAMIC_SHARED(unsigned char, stages);  // [kStages, kLines, kStageDepth]
   const int first_row = static_cast<int>(blockIdx.y) * Tile::kRows;
   const int first_column = static_cast<int>(blockIdx.x) * Tile::kColumns;
-  const int warp = static_cast<int>(threadIdx.x) / gpu::kWarpSize;
-  const int warp_row = warp / Tile::kWarpsAcross * Tile::kWarpRows;
-  const int warp_column = warp % Tile::kWarpsAcross * Tile::kWarpColumns;
-  const StageCopier<Tile, Output> copier(p, first_row, first_column);
-  const int steps = (p.depth + kDepth - 1) / kDepth;
-
-#pragma unroll
-  for (int s = 0; s < Tile::kStages - 1; ++s) {
-    if (s < steps) copier.start(stages + s * Tile::kStageBytes, s * kDepth);
-    gpu::commit_copies();  // also an empty group, so that the waits below count the same
-  }
-  int sums[Tile::kRowFragments][Tile::kColumnFragments][4] = {};
-  for (int step = 0; step < steps; ++step) {
-    gpu::wait_copies<Tile::kStages - 2>();
-    __syncthreads();  // the stage is complete, and everybody has left the one that is filled next
-    const int next = step + Tile::kStages - 1;
-    if (next < steps) {
-      copier.start(stages + next % Tile::kStages * Tile::kStageBytes, next * kDepth);
-    }
-    gpu::commit_copies();
-    multiply_stage<Tile>(stages + step % Tile::kStages * Tile::kStageBytes, warp_row, warp_column,
-                         sums);
-  }
-
-  const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
-  const float weight_scale = *p.weight_scale;
-#pragma unroll
-  for (int i = 0; i < Tile::kRowFragments; ++i) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const int row = first_row + warp_row + i * 16 + half * 8 + lane / 4;
-      if (row >= p.rows) continue;
-      const float scale = p.act_scale[row] * weight_scale;
-#pragma unroll
-      for (int j = 0; j < Tile::kColumnFragments; ++j) {
-        const int column = first_column + warp_column + j * 8 + lane % 4 * 2;
-        if (column >= p.columns) continue;  // columns is even: so is the next one inside
-        store_pair(p.y + static_cast<std::size_t>(row) * p.columns + column,
-                   scale * static_cast<float>(sums[i][j][half * 2]),
-                   scale * static_cast<float>(sums[i][j][half * 2 + 1]));
-      }
-    }
-  }
+  GemmSums<Tile, int> sums = {};
+  multiply_tile<Tile, int>({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
+                           stages, sums);
+  for_each_pair<Tile, int>(
+      sums, first_row, first_column, p.rows, p.columns,
+      [&](int row, int column, int sum, int next) {
+        const std::size_t at = static_cast<std::size_t>(row) * p.columns;
+        float2 addend = make_float2(0.0f, 0.0f);
+        if (p.addend != nullptr) addend = load_pair(p.addend + at, column, p.columns);
+        const float2 scale = p.kind == Int8Scale::column ? load_pair(p.scale, column, p.columns)
+                                                         : make_float2(p.scale[0], p.scale[0]);
+        const float row_scale = p.row_scale[row];
+        store_pair(p.y, at, column, p.columns,
+                   make_float2(scaled(p, row_scale * scale.x, sum, addend.x),
+                               scaled(p, row_scale * scale.y, next, addend.y)));
+      });
 }
 
-template <typename Tile, typename Output>
-cudaError_t launch_tile(const Int8Gemm<Output>& p, cudaStream_t stream) {
+// The same with groups, of rows or of columns.
+template <typename Tile, bool kOfRows>
+__global__ void __launch_bounds__(Tile::kThreads) grouped_gemm_kernel(Int8Gemm p) {
+  BITNET_DYNAMIC_SHARED(unsigned char, stages);  // [kStages, kLines, kStageDepth]
+  const int first_row = static_cast<int>(blockIdx.y) * Tile::kRows;
+  const int first_column = static_cast<int>(blockIdx.x) * Tile::kColumns;
+  const int group_steps = p.group_size / kStageDepth;
+  const int groups = (p.depth + p.group_size - 1) / p.group_size;
+  GemmSums<Tile, float> f = {};
+  if (kOfRows && p.addend != nullptr) {
+    for_each_pair<Tile, float>(f, first_row, first_column, p.rows, p.columns,
+                               [&](int row, int column, float& value, float& next) {
+                                 const float2 pair =
+                                     load_pair(p.addend + static_cast<std::size_t>(row) * p.columns,
+                                               column, p.columns);
+                                 value = pair.x;
+                                 next = pair.y;
+                               });
+  }
+  GemmSums<Tile, int> sums = {};
+  GroupScales<Tile, kOfRows> scales;  // of the group that is being summed
+  scales.load(p, first_row, first_column, 0, groups);
+  multiply_tile<Tile, int>({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
+                           stages, sums, [&](int step) {
+                             if (step == 0 || step % group_steps != 0) return;
+                             scales.fold(sums, f);
+                             scales.load(p, first_row, first_column, step / group_steps, groups);
+                           });
+  scales.fold(sums, f);
+  for_each_pair<Tile, float>(
+      f, first_row, first_column, p.rows, p.columns,
+      [&](int row, int column, float value, float next) {
+        const std::size_t at = static_cast<std::size_t>(row) * p.columns;
+        float2 pair = make_float2(value, next);
+        if constexpr (!kOfRows) {
+          pair = make_float2(value * p.row_scale[row], next * p.row_scale[row]);
+          if (p.addend != nullptr) {
+            const float2 addend = load_pair(p.addend + at, column, p.columns);
+            pair = make_float2(addend.x + pair.x, addend.y + pair.y);
+          }
+        }
+        store_pair(p.y, at, column, p.columns, pair);
+      });
+}
+
+template <typename Tile>
+cudaError_t launch_tile(const Int8Gemm& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((p.columns + Tile::kColumns - 1) / Tile::kColumns),
                   static_cast<unsigned>((p.rows + Tile::kRows - 1) / Tile::kRows));
-  return gpu::launch(int8_gemm_kernel<Tile, Output>, grid, dim3(Tile::kThreads), Tile::kSharedBytes,
-                     stream, p);
+  const auto kernel = p.kind == Int8Scale::column_groups ? grouped_gemm_kernel<Tile, false>
+                      : p.kind == Int8Scale::row_groups  ? grouped_gemm_kernel<Tile, true>
+                                                         : int8_gemm_kernel<Tile>;
+  return gpu::launch(kernel, grid, dim3(Tile::kThreads), Tile::kSharedBytes, stream, p);
+}
+
+constexpr int kWriteThreads = 128;
+constexpr int kWriteVector = 4;  // elements of a thread
+
+// One block per part of a row; x: rows, y: parts.
+__global__ void __launch_bounds__(kWriteThreads)
+    write_sums_kernel(Int8Gemm p, const std::int32_t* sums) {
+  const int row = static_cast<int>(blockIdx.x);
+  const int column = static_cast<int>(blockIdx.y * kWriteThreads + threadIdx.x) * kWriteVector;
+  if (column >= p.columns) return;
+  const std::size_t at = static_cast<std::size_t>(row) * p.columns + column;
+  const int4 sum = gpu::load_vector<int4>(sums + at);
+  const float row_scale = p.row_scale[row];
+  float4 scale, addend = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
+  if (p.kind == Int8Scale::column) {
+    scale = gpu::load_vector<float4>(p.scale + column);
+  } else {
+    scale = make_float4(p.scale[0], p.scale[0], p.scale[0], p.scale[0]);
+  }
+  if (p.addend != nullptr) addend = gpu::load_vector<float4>(p.addend + at);
+  store_four(p.y, at,
+             make_float4(scaled(p, row_scale * scale.x, sum.x, addend.x),
+                         scaled(p, row_scale * scale.y, sum.y, addend.y),
+                         scaled(p, row_scale * scale.z, sum.z, addend.z),
+                         scaled(p, row_scale * scale.w, sum.w, addend.w)));
 }
 
 }  // namespace
 
-template <typename Output>
-cudaError_t int8_gemm(const Int8Gemm<Output>& p, Int8GemmTile tile, cudaStream_t stream) {
-  if (p.rows < 1 || p.columns < 4 || p.columns % 4 != 0 || p.depth < kChunk ||
-      p.depth % kChunk != 0 || p.depth >= 1 << 24) {
+cudaError_t int8_gemm(const Int8Gemm& p, Int8GemmTile tile, cudaStream_t stream) {
+  if (p.rows < 1 || p.columns < 1 || p.depth < kChunkBytes || p.depth % kChunkBytes != 0 ||
+      p.depth >= 1 << 24 ||
+      (has_groups(p.kind) && (p.group_size < kStageDepth || p.group_size % kStageDepth != 0))) {
     return cudaErrorInvalidValue;
   }
-  return tile == Int8GemmTile::large ? launch_tile<LargeTile>(p, stream)
-                                     : launch_tile<SmallTile>(p, stream);
+  return tile == Int8GemmTile::large ? launch_tile<LargeGemmTile>(p, stream)
+                                     : launch_tile<SmallGemmTile>(p, stream);
 }
 
-template cudaError_t int8_gemm(const Int8Gemm<float>&, Int8GemmTile, cudaStream_t);
-template cudaError_t int8_gemm(const Int8Gemm<__nv_bfloat16>&, Int8GemmTile, cudaStream_t);
+cudaError_t write_sums(const Int8Gemm& p, const std::int32_t* sums, cudaStream_t stream) {
+  if (p.rows < 1 || p.columns < 1 || p.columns % kWriteVector != 0 || has_groups(p.kind)) {
+    return cudaErrorInvalidValue;
+  }
+  constexpr int kPart = kWriteThreads * kWriteVector;
+  const dim3 grid(static_cast<unsigned>(p.rows),
+                  static_cast<unsigned>((p.columns + kPart - 1) / kPart));
+  return gpu::launch(write_sums_kernel, grid, dim3(kWriteThreads), 0, stream, p, sums);
+}
 
 }  // namespace bitnet::cuda

@@ -1,112 +1,134 @@
 // SPDX-License-Identifier: MIT
-// One block per row, the row in registers: thread i has elements 8 i .. 8 i + 7 of each chunk of
-// 8 * kThreads. Sums go over a thread's elements in ascending order, then as in reduce.cuh.
+// A row stays in its threads' registers from its one reading to its one writing. Rows that do not
+// fit, or are no whole number of quads, are read again for each pass, with the same results.
 #include "cuda/norm_quantize.h"
 
+#include "cuda/activations.cuh"
 #include "cuda/gpu.h"
-#include "cuda/reduce.cuh"
+#include "cuda/row_threads.cuh"
+#include "cuda/row_vectors.cuh"
 
 namespace bitnet::cuda {
 namespace {
 
-constexpr int kThreads = 256;
-constexpr int kVector = 8;  // elements that a thread reads at once
-constexpr int kChunk = kThreads * kVector;
-constexpr float kScaleEps = 1e-5f;  // as core/quant: keeps 1 / scale finite
-constexpr float kActivationMax = 127.0f;
-constexpr unsigned kMagnitudeMask = 0x7fffffffU, kInfinityBits = 0x7f800000U;
+template <int kQuads, typename T, typename Rows>
+__global__ void __launch_bounds__(most_threads(kQuads), least_blocks(kQuads))
+    norm_quantize_kernel(NormQuantize<Rows> op, bool aligned) {
+  constexpr bool kHeld = kQuads > 0;
+  const int row = row_of_thread();
+  if (row >= op.rows) return;
+  const std::size_t start = static_cast<std::size_t>(row) * static_cast<std::size_t>(op.width);
+  const float count = static_cast<float>(op.width);
+  Quad z[kHeld ? kQuads : 1];
+  float mean = 0.0f, inv_std = 1.0f;
 
-BITNET_DEVICE void load8(const float* from, float (&to)[kVector]) {
-  const float4 low = gpu::load_vector<float4>(from), high = gpu::load_vector<float4>(from + 4);
-  to[0] = low.x, to[1] = low.y, to[2] = low.z, to[3] = low.w;
-  to[4] = high.x, to[5] = high.y, to[6] = high.z, to[7] = high.w;
-}
-BITNET_DEVICE void load8(const __nv_bfloat16* from, float (&to)[kVector]) {
-  const uint4 bits = gpu::load_vector<uint4>(from);
-  const float2 pairs[4] = {gpu::unpack_bf16x2(bits.x), gpu::unpack_bf16x2(bits.y),
-                           gpu::unpack_bf16x2(bits.z), gpu::unpack_bf16x2(bits.w)};
+  const auto each = [&](auto body) { for_each_quad<kQuads>(op.width, aligned, body); };
+  const auto read = [&](int q, int at, RowPart part) {
+    load_as<T>(op.input, start + at, part, z[q]);
+  };
+  const auto normalize = [&](int q, int at, RowPart part) {
+    if constexpr (!kHeld) read(q, at, part);
+    if (op.norm.kind == RowNormKind::none) return;
+    Quad gain;
+    load_or_one(op.norm.gain, at, part, gain);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) to[2 * i] = pairs[i].x, to[2 * i + 1] = pairs[i].y;
-}
+    for (int i = 0; i < kQuad; ++i) z[q][i] = (z[q][i] - mean) * inv_std * gain[i];
+  };
 
-BITNET_DEVICE unsigned pack4(const float* x, float inv_scale) {  // |x * inv_scale| < 128
-  unsigned packed = 0;
+  if constexpr (kHeld) each(read);
+  if (op.norm.kind == RowNormKind::layer) {
+    float sum = 0.0f;
+    each([&](int q, int at, RowPart part) {
+      if constexpr (!kHeld) read(q, at, part);
 #pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    packed |= (static_cast<unsigned>(__float2int_rn(x[i] * inv_scale)) & 0xffU) << (8 * i);
+      for (int i = 0; i < kQuad; ++i) sum += part.has(i) ? z[q][i] : 0.0f;
+    });
+    mean = row_sum(sum, 0) / count;
   }
-  return packed;
-}
+  if (op.norm.kind != RowNormKind::none) {
+    float squares = 0.0f;
+    each([&](int q, int at, RowPart part) {
+      if constexpr (!kHeld) read(q, at, part);
+#pragma unroll
+      for (int i = 0; i < kQuad; ++i) {
+        const float d = part.has(i) ? z[q][i] - mean : 0.0f;
+        squares = fmaf(d, d, squares);
+      }
+    });
+    inv_std = 1.0f / sqrtf(row_sum(squares, 1) / count + op.norm.eps);
+    if (threadIdx.x == 0) op.stats[2 * row] = mean, op.stats[2 * row + 1] = inv_std;
+  }
 
-template <int kChunks, typename Input>
-__global__ void __launch_bounds__(kThreads) norm_quantize_kernel(NormQuantize<Input> op) {
-  const std::size_t row = static_cast<std::size_t>(blockIdx.x) * op.hidden_size;
-  const int first = static_cast<int>(threadIdx.x) * kVector;
-  float z[kChunks][kVector];
-  float sum = 0.0f;
+  if (op.y.data != nullptr) {
+    each([&](int q, int at, RowPart part) {
+      normalize(q, at, part);
+      store_as<Either>(op.y, start + at, part, z[q]);
+    });
+  } else {
+    unsigned absmax_bits = 0;
+    each([&](int q, int at, RowPart part) {
+      normalize(q, at, part);
 #pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int at = first + c * kChunk;
-    if (at >= op.hidden_size) continue;
-    load8(op.x + row + at, z[c]);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) sum = fmaf(z[c][i], z[c][i], sum);
-  }
-  const float mean_square = block_sum<kThreads>(sum) / static_cast<float>(op.hidden_size);
-  const float inv_rms = 1.0f / sqrtf(mean_square + op.eps);
-
-  unsigned absmax_bits = 0;
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int at = first + c * kChunk;
-    if (at >= op.hidden_size) continue;
-    float gain[kVector] = {1, 1, 1, 1, 1, 1, 1, 1};
-    if (op.gain != nullptr) load8(op.gain + at, gain);
-#pragma unroll
-    for (int i = 0; i < kVector; ++i) {
-      z[c][i] = z[c][i] * inv_rms * gain[i];
-      absmax_bits = max(absmax_bits, __float_as_uint(z[c][i]) & kMagnitudeMask);
-    }
-  }
-  absmax_bits = block_max<kThreads>(absmax_bits);
-  const bool finite = absmax_bits < kInfinityBits;
-  const float absmax = __uint_as_float(max(absmax_bits, __float_as_uint(kScaleEps)));
-  const float inv_scale = finite ? kActivationMax / absmax : 0.0f;
-#pragma unroll
-  for (int c = 0; c < kChunks; ++c) {
-    const int at = first + c * kChunk;
-    if (at >= op.hidden_size) continue;
-    const uint2 codes =
-        finite ? make_uint2(pack4(z[c], inv_scale), pack4(z[c] + 4, inv_scale)) : make_uint2(0, 0);
-    gpu::store_vector(op.codes + row + at, codes);
-  }
-  if (threadIdx.x == 0) {
-    op.act_scale[blockIdx.x] = absmax / kActivationMax;
-    if (op.inv_rms != nullptr) op.inv_rms[blockIdx.x] = inv_rms;
+      for (int i = 0; i < kQuad; ++i) {
+        if (part.has(i)) absmax_bits = max(absmax_bits, magnitude_bits(z[q][i]));
+      }
+    });
+    const RowScale scale = row_scale(row_max(absmax_bits, 0));
+    each([&](int q, int at, RowPart part) {
+      if constexpr (!kHeld) normalize(q, at, part);
+      store_codes(op.codes + start + at, part, z[q], scale.inv_scale);
+    });
+    if (threadIdx.x == 0) op.act_scale[row] = scale.act_scale;
   }
 }
 
-template <int kChunks, typename Input>
-cudaError_t launch_chunks(const NormQuantize<Input>& op, cudaStream_t stream) {
-  return gpu::launch(norm_quantize_kernel<kChunks, Input>, dim3(static_cast<unsigned>(op.rows)),
-                     dim3(kThreads), 0, stream, op);
+__global__ void __launch_bounds__(kMostRowThreads) dequantize_kernel(Dequantize op, bool aligned) {
+  const int row = row_of_thread();
+  if (row >= op.rows) return;
+  const std::size_t start = static_cast<std::size_t>(row) * static_cast<std::size_t>(op.width);
+  const float scale = op.act_scale[row];
+  for_each_quad<0>(op.width, aligned, [&](int, int at, RowPart part) {
+    Quad x;
+    load_codes(op.codes + start + at, part, x);
+#pragma unroll
+    for (int i = 0; i < kQuad; ++i) x[i] *= scale;
+    store(op.x + start + at, part, x);
+  });
 }
+
+template <typename T, typename Rows>
+auto kernel_for(int quads) {
+  return quads == 2   ? norm_quantize_kernel<2, T, Rows>
+         : quads == 4 ? norm_quantize_kernel<4, T, Rows>
+                      : norm_quantize_kernel<0, Either, Rows>;
+}
+
+bool reads_bf16(const PlainRows& rows) { return rows.x.bf16; }
+bool reads_bf16(const GatedRows& rows) { return rows.gate.bf16; }
+bool fits(const PlainRows&) { return true; }
+bool fits(const GatedRows& rows) { return one_type(rows.gate, rows.up); }
 
 }  // namespace
 
-template <typename Input>
-cudaError_t norm_quantize(const NormQuantize<Input>& op, cudaStream_t stream) {
-  if (op.rows < 1 || op.hidden_size < kVector || op.hidden_size % kVector != 0 ||
-      op.hidden_size > 8 * kChunk) {
-    return cudaErrorInvalidValue;
-  }
-  if (op.hidden_size <= kChunk) return launch_chunks<1>(op, stream);
-  if (op.hidden_size <= 2 * kChunk) return launch_chunks<2>(op, stream);
-  if (op.hidden_size <= 4 * kChunk) return launch_chunks<4>(op, stream);
-  return launch_chunks<8>(op, stream);
+template <typename Rows>
+cudaError_t norm_quantize(const NormQuantize<Rows>& op, cudaStream_t stream) {
+  if (op.rows < 1 || op.width < 1 || !fits(op.input)) return cudaErrorInvalidValue;
+  const bool aligned = op.width % kQuad == 0 && rows_aligned(op.input) &&
+                       quads_aligned(op.norm.gain, op.y, op.codes);
+  const RowGrid grid = row_grid(op.rows, op.width, aligned);
+  auto* const kernel = reads_bf16(op.input) ? kernel_for<__nv_bfloat16, Rows>(grid.quads)
+                                            : kernel_for<float, Rows>(grid.quads);
+  return gpu::launch(kernel, grid.blocks, grid.threads, 0, stream, op, aligned);
 }
 
-template cudaError_t norm_quantize(const NormQuantize<float>&, cudaStream_t);
-template cudaError_t norm_quantize(const NormQuantize<__nv_bfloat16>&, cudaStream_t);
+template cudaError_t norm_quantize(const NormQuantize<PlainRows>&, cudaStream_t);
+template cudaError_t norm_quantize(const NormQuantize<GatedRows>&, cudaStream_t);
+
+cudaError_t dequantize(const Dequantize& op, cudaStream_t stream) {
+  if (op.rows < 1 || op.width < 1) return cudaErrorInvalidValue;
+  const bool aligned = op.width % kQuad == 0 && quads_aligned(op.codes, op.x);
+  const RowGrid grid = row_grid(op.rows, op.width, aligned);
+  return gpu::launch(dequantize_kernel, grid.blocks, grid.threads, 0, stream, op, aligned);
+}
 
 }  // namespace bitnet::cuda

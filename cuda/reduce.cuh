@@ -38,6 +38,11 @@ template <int kThreads>
 BITNET_DEVICE float block_sum(float value) {
   return detail::fold_warps<kThreads>(warp_sum(value), [](float a, float b) { return a + b; });
 }
+template <int kThreads>
+BITNET_DEVICE int block_sum(int value) {
+  return detail::fold_warps<kThreads>(__reduce_add_sync(gpu::kWholeWarp, value),
+                                      [](int a, int b) { return a + b; });
+}
 
 // Of the bits of magnitudes: they order as the numbers do, infinity and NaN on top.
 template <int kThreads>

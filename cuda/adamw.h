@@ -1,0 +1,35 @@
+// SPDX-License-Identifier: MIT
+// PyTorch's AdamW on one parameter:
+//   g = gradient * grad_scale,  m += (1 - β1) (g - m),  v = β2 v + (1 - β2) g²
+//   parameter = parameter * decay - step_size * m / (sqrt(v) * inv_sqrt_bias2 + eps)
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+namespace bitnet::cuda {
+
+// Computed in double and rounded once.
+struct AdamWFactors {
+  float grad_scale;
+  float decay;  // 1 - lr * weight_decay
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  float inv_sqrt_bias2;  // 1 / sqrt(1 - β2^t)
+  float eps;
+  float step_size;  // lr / (1 - β1^t)
+};
+
+struct AdamW {
+  AdamWFactors factors;
+  const float* gradient;
+  float *parameter, *m, *v;
+  std::int64_t count;
+};
+
+// cudaErrorInvalidValue for no elements.
+cudaError_t adamw(const AdamW& op, cudaStream_t stream);
+
+}  // namespace bitnet::cuda

@@ -1,0 +1,111 @@
+// SPDX-License-Identifier: MIT
+// Conversions, the cache's rows, sum of two tensors, dropout, rotary positions.
+#include <cmath>
+
+#include "core/backend/check_sizes.h"
+#include "cuda/cuda_backend_impl.h"
+#include "cuda/dropout.h"
+#include "cuda/elementwise.h"
+#include "cuda/rope.h"
+
+namespace bitnet::cuda {
+
+void CudaBackend::convert(ConstTensorView x, TensorView y) {
+  check_same_size("convert", {x, y});
+  const std::int64_t count = x.elements();
+  const bool narrows = x.dtype() == DType::f32 && y.dtype() == DType::f16;
+  const bool widens = x.dtype() == DType::f16 || x.dtype() == DType::bf16;
+  BITNET_CHECK(narrows || (widens && y.dtype() == DType::f32),
+               "cannot convert {} to {}, expected f32 to f16, or f16 or bf16 to f32",
+               bitnet::to_string(x.dtype()), bitnet::to_string(y.dtype()));
+  if (count == 0) return;
+  if (narrows) {
+    check(cuda::convert(Convert<float, __half>{data<float>(x), data<__half>(y), count}, stream_),
+          "convert");
+  } else if (x.dtype() == DType::f16) {
+    check(cuda::convert(Convert<__half, float>{data<__half>(x), data<float>(y), count}, stream_),
+          "convert");
+  } else {
+    check(
+        cuda::convert(Convert<__nv_bfloat16, float>{data<__nv_bfloat16>(x), data<float>(y), count},
+                      stream_),
+        "convert");
+  }
+}
+
+void CudaBackend::append(ConstTensorView x, std::int64_t first, TensorView cache) {
+  const std::int64_t count = x.elements();
+  const TensorView rows = cache.rows(first, x.dim(0));
+  check_same_size("append", {x, rows});
+  BITNET_CHECK(
+      x.dtype() == DType::f32 && (cache.dtype() == DType::f32 || cache.dtype() == DType::f16),
+      "cannot append {} to {}, expected f32 to f32 or f16", bitnet::to_string(x.dtype()),
+      bitnet::to_string(cache.dtype()));
+  if (count == 0) return;
+  const Position at = position(first);
+  const std::int64_t width = count / x.dim(0);
+  if (cache.dtype() == DType::f32) {
+    check(cuda::convert(Convert<float, float>{data<float>(x), data<float>(cache), count, at, width},
+                        stream_),
+          "append");
+  } else {
+    check(
+        cuda::convert(Convert<float, __half>{data<float>(x), data<__half>(cache), count, at, width},
+                      stream_),
+        "append");
+  }
+}
+
+void CudaBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
+  check_same_size("add", {a, b, y});
+  const Add op{a.as<float>().data(), b.as<float>().data(), y.as<float>().data(), a.elements()};
+  if (op.count > 0) check(cuda::add(op, stream_), "add");
+}
+
+void CudaBackend::dropout(ConstTensorView x, double p, const RandomStream& stream,
+                          std::uint64_t first, TensorView y) {
+  check_same_size("dropout", {x, y});
+  BITNET_CHECK(p >= 0 && p < 1, "dropout with probability {}, expected 0 <= p < 1", p);
+  BITNET_CHECK(first % 4 == 0, "dropout from random index {}, expected a multiple of 4", first);
+  // The words below p * 2^32 are dropped: those up to last_dropped. None, if p is 0.
+  const auto dropped = static_cast<std::uint64_t>(std::ceil(p * 0x1.0p32));
+  if (dropped == 0) {
+    if (x.raw() != y.raw()) copy(x, y);
+    return;
+  }
+  const Dropout op{.x = x.as<float>().data(),
+                   .y = y.as<float>().data(),
+                   .count = x.elements(),
+                   .seed = stream.seed,
+                   .step = stream.step,
+                   .purpose = static_cast<std::uint32_t>(stream.purpose),
+                   .first_block = first / 4,
+                   .last_dropped = static_cast<std::uint32_t>(dropped - 1),
+                   .keep = static_cast<float>(1.0 - p)};
+  if (op.count > 0) check(cuda::dropout(op, stream_), "dropout");
+}
+
+void CudaBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_position,
+                       RopeDirection direction) {
+  BITNET_CHECK(
+      x.shape().rank() == 4 && x.dim(3) % 2 == 0 && table.shape().rank() == 2 &&
+          table.dim(1) == x.dim(3),
+      "rope turns {} by a table {}, expected [B, T, heads, E] with an even E, and [positions, E]",
+      x.shape().to_string(), table.shape().to_string());
+  const std::int64_t tokens = x.dim(1);
+  BITNET_CHECK(first_position >= 0 && first_position + tokens <= table.dim(0),
+               "rope at positions [{}, {}), but its table ends at {}", first_position,
+               first_position + tokens, table.dim(0));
+  if (x.elements() == 0) return;
+  const Rope op{.x = reals(x),
+                .table = table.as<float>().data(),
+                .first = position(first_position),
+                .sign = direction == RopeDirection::forward ? 1.0f : -1.0f,
+                .rows = static_cast<int>(x.dim(0) * tokens),
+                .tokens = static_cast<int>(tokens),
+                .heads = static_cast<int>(x.dim(2)),
+                .head_dim = static_cast<int>(x.dim(3))};
+  check(cuda::rope(op, stream_), "rope");
+}
+
+}  // namespace bitnet::cuda

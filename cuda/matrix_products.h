@@ -1,0 +1,50 @@
+// SPDX-License-Identifier: MIT
+// Products by cuBLASLt, in the one layout that is quick for every type:
+//   y[m, n] = sum over k of a[m, k] * b[n, k]
+// both operands contiguous along k, y row by row. What cuBLASLt needs to know of a product is found
+// once for each shape.
+#pragma once
+
+#include <cuda_bf16.h>
+#include <cuda_runtime_api.h>
+
+#include <compare>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "cuda/reals.h"
+
+namespace bitnet::cuda {
+
+struct MatrixShape {
+  std::int64_t m = 0, n = 0, k = 0;
+  auto operator<=>(const MatrixShape&) const = default;
+};
+
+class MatrixProducts {
+ public:
+  explicit MatrixProducts(cudaStream_t stream);
+  ~MatrixProducts();
+  MatrixProducts(const MatrixProducts&) = delete;
+  MatrixProducts& operator=(const MatrixProducts&) = delete;
+
+  // Why cuBLASLt cannot be used on this machine; empty if it can. The first call opens it.
+  const std::string& unusable();
+
+  // Both return false, and have done nothing, where cuBLASLt is unusable or has no algorithm for the
+  // shape: int8 needs n and k to be multiples of 4, and all pointers must be aligned to 16 bytes.
+
+  // Exact in int32.
+  bool int8(const MatrixShape& shape, const std::int8_t* a, const std::int8_t* b, std::int32_t* y);
+  // fp32 sums in an order of cuBLASLt's own, which depends on the shape, rounded once where y is
+  // bf16; y += where accumulate.
+  bool bf16(const MatrixShape& shape, const __nv_bfloat16* a, const __nv_bfloat16* b,
+            const Reals& y, bool accumulate);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace bitnet::cuda

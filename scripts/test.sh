@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
-# Builds and tests: test.sh [release|asan|tsan|neon]..., by default all four. Fails when a stage fails; the others still run.
+# Builds and tests: test.sh [release|coverage|asan|tsan|neon]..., by default all five. Fails when a stage fails; the others still run.
 # shellcheck source=scripts/common.sh
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
-all_stages=(release asan tsan neon)
+all_stages=(release coverage asan tsan neon)
 jobs=$(nproc)
 
 configure() { # PRESET [ARGUMENT...]
@@ -14,31 +14,47 @@ configure() { # PRESET [ARGUMENT...]
 }
 
 # Everything, with warnings as errors.
+# With BITNET_REQUIRE_CUDA set, a machine without the CUDA toolkit fails instead of leaving the CUDA backend out.
 stage_release() {
-  configure release -DBITNET_WERROR=ON
+  configure release -DBITNET_WERROR=ON ${BITNET_REQUIRE_CUDA:+-DBITNET_CUDA=ON -DBITNET_CUDA_EMULATOR=ON}
+  find build/release/tests -name '*_totals.txt' -delete
   run cmake --build build/release --parallel "$jobs"
-  run ctest --preset release
+  run ctest --preset release --parallel "$jobs"
+  find build/release/tests -name '*_totals.txt' -exec sed -n 's/^totals //p' {} + >&2
+}
+
+# Which lines of the CUDA backend the tests execute under the emulator. Of the release build, only the backend is compiled again.
+stage_coverage() {
+  local targets
+  configure release -DBITNET_WERROR=ON
+  targets=$(cmake --build build/release --target help)
+  if [[ $targets != *bitnet_coverage* ]]; then
+    [[ -z ${BITNET_REQUIRE_CUDA-} ]] || fail "nothing to cover: this build has no CUDA emulator, or no gcov"
+    say "nothing to cover: this build has no CUDA emulator, or no gcov"
+    return
+  fi
+  run cmake --build build/release --target bitnet_coverage --parallel "$jobs"
 }
 
 # The unit tests under AddressSanitizer and UndefinedBehaviorSanitizer.
 stage_asan() {
   configure asan
   run cmake --build build/asan --target bitnet_unit_tests --parallel "$jobs"
-  run ctest --preset asan
+  run ctest --preset asan --parallel "$jobs"
 }
 
 # The unit tests under ThreadSanitizer.
 stage_tsan() {
   configure tsan
   run cmake --build build/tsan --target bitnet_unit_tests --parallel "$jobs"
-  run ctest --preset tsan
+  run ctest --preset tsan --parallel "$jobs"
 }
 
 # The CPU kernels, compiled for 64-bit ARM and run by qemu.
 stage_neon() {
   configure neon
   run cmake --build build/neon --parallel "$jobs"
-  run ctest --preset neon
+  run ctest --preset neon --parallel "$jobs"
 }
 
 stages=("$@")

@@ -13,6 +13,7 @@
 
 #include "cuda/cublaslt.h"
 #include "tests/cuda_emulator/device_memory.h"
+#include "tests/cuda_emulator/emulator.h"
 #include "tests/cuda_emulator/streams.h"
 
 namespace bitnet::emulator {
@@ -38,6 +39,7 @@ struct Layout {
 struct Preference {
   std::uint64_t workspace_bytes = 0;
   std::uint32_t alignment_a = 256, alignment_b = 256, alignment_c = 256, alignment_d = 256;
+  std::uint32_t reduction_schemes = CUBLASLT_REDUCTION_SCHEME_MASK;  // all of them
 };
 
 // What cublasLtMatmulAlgo_t holds here: the promises that the choice of an algorithm relies on.
@@ -166,14 +168,19 @@ struct Operands {
   void* d;
 };
 
-void multiply_floats(const Product& p, const Operands& at, float alpha, float beta) {
+// With `bf16_parts` the two halves of a sum meet in the output.
+void multiply_floats(const Product& p, const Operands& at, float alpha, float beta,
+                     bool bf16_parts) {
   for (std::int64_t batch = 0; batch < p.d.batch; ++batch) {
     const auto a = unpack(p.a, p.description.transpose_a != CUBLAS_OP_N, at.a, batch, p.m(), p.k());
     const auto b = unpack(p.b, p.description.transpose_b == CUBLAS_OP_N, at.b, batch, p.n(), p.k());
     for (std::uint64_t j = 0; j < p.n(); ++j) {
       for (std::uint64_t i = 0; i < p.m(); ++i) {
         float sum = 0;
-        for (std::uint64_t x = 0; x < p.k(); ++x) sum += a[i * p.k() + x] * b[j * p.k() + x];
+        for (std::uint64_t x = 0; x < p.k(); ++x) {
+          if (bf16_parts && x == p.k() / 2) sum = __bfloat162float(__float2bfloat16_rn(sum));
+          sum += a[i * p.k() + x] * b[j * p.k() + x];
+        }
         const auto row = static_cast<std::int64_t>(i), column = static_cast<std::int64_t>(j);
         float result = alpha * sum;
         if (beta != 0) {  // C is not read otherwise
@@ -213,7 +220,17 @@ void multiply_int8(const Product& p, const Operands& at, Scale alpha, Scale beta
   }
 }
 
-Work work_of(const Product& p, const Operands& at, const void* alpha, const void* beta) {
+// Whether parts of a sum may meet in an output of bf16, in place or beside it.
+bool may_round_parts(const Product& p, const cublasLtMatmulAlgo_t* choice) {
+  Algorithm algorithm{};
+  if (choice != nullptr) std::memcpy(static_cast<void*>(&algorithm), choice, sizeof algorithm);
+  constexpr std::uint32_t kInOutput =
+      CUBLASLT_REDUCTION_SCHEME_INPLACE | CUBLASLT_REDUCTION_SCHEME_OUTPUT_TYPE;
+  return p.d.type == CUDA_R_16BF && (algorithm.promised.reduction_schemes & kInOutput) != 0;
+}
+
+Work work_of(const Product& p, const Operands& at, const void* alpha, const void* beta,
+             const cublasLtMatmulAlgo_t* choice) {
   const auto read = [](const void* from, auto value) {
     std::memcpy(&value, from, sizeof value);
     return value;
@@ -224,7 +241,8 @@ Work work_of(const Product& p, const Operands& at, const void* alpha, const void
   }
   const float scale = read(alpha, 0.0f), keep = read(beta, 0.0f);
   if (p.integer()) return [=] { multiply_int8<float, std::int8_t>(p, at, scale, keep); };
-  return [=] { multiply_floats(p, at, scale, keep); };
+  const bool bf16_parts = may_round_parts(p, choice);
+  return [=] { multiply_floats(p, at, scale, keep, bf16_parts); };
 }
 
 bool aligned(const void* address, std::uint64_t bytes) {
@@ -346,6 +364,8 @@ cublasStatus_t MatmulPreferenceSetAttribute(cublasLtMatmulPreference_t handle,
       return set(p.alignment_c, value, bytes);
     case CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES:
       return set(p.alignment_d, value, bytes);
+    case CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK:
+      return set(p.reduction_schemes, value, bytes);
     default:
       return CUBLAS_STATUS_NOT_SUPPORTED;
   }
@@ -393,7 +413,7 @@ cublasStatus_t Matmul(cublasLtHandle_t, cublasLtMatmulDesc_t description, const 
   const cublasStatus_t status =
       check_pointers(p, at, beta_bits != 0, choice, workspace, workspace_bytes);
   if (status != CUBLAS_STATUS_SUCCESS) return status;
-  const Work work = work_of(p, at, alpha, beta);
+  const Work work = work_of(p, at, alpha, beta, choice);
   return enqueue(stream, work) == cudaSuccess ? CUBLAS_STATUS_SUCCESS
                                               : CUBLAS_STATUS_EXECUTION_FAILED;
 }
@@ -413,7 +433,8 @@ const CublasLtLibrary& installed_cublaslt() {
        &MatrixLayoutSetAttribute, &MatmulPreferenceCreate, &MatmulPreferenceDestroy,
        &MatmulPreferenceSetAttribute, &MatmulAlgoGetHeuristic, &Matmul},
       ""};
-  return library;
+  static const CublasLtLibrary missing{false, {}, "cuBLASLt was not found"};
+  return config().device.has_cublaslt ? library : missing;
 }
 
 }  // namespace bitnet::cuda

@@ -42,6 +42,7 @@ struct Product {
   std::uint64_t m = 12, n = 5, k = 16;
   std::uint64_t workspace = 1 << 20;
   std::uint32_t alignment = 16;
+  std::uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_MASK;  // any
 
   // The status of the heuristic, or of the product itself.
   cublasStatus_t run(const void* a, const void* b, void* d, void* scratch, cudaStream_t stream,
@@ -66,6 +67,8 @@ struct Product {
     lt.MatmulPreferenceCreate(&preference);
     lt.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
                                     &workspace, sizeof workspace);
+    lt.MatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                    &reductions, sizeof reductions);
     for (const auto attribute :
          {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
           CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
@@ -173,10 +176,8 @@ TEST_CASE("cuBLASLt refuses pointers that do not keep what the heuristic was tol
   CHECK(run(80, memory.scratch.data()) == CUBLAS_STATUS_INVALID_VALUE);  // ends outside w
 }
 
-TEST_CASE("cuBLASLt's bf16 products accumulate in fp32") {
-  emulator::reset();
-  const bool narrow = GENERATE(false, true);
-  const bool transposed = GENERATE(false, true);
+// Whether a product is summed in fp32, and rounded once where it is narrow.
+bool rounds_once(bool narrow, bool transposed, std::uint32_t reductions) {
   // Multiples of 1/8 below 16: every sum is exact in fp32, so that its order does not matter.
   const auto w_codes = random_codes(12 * 16, 3), x_codes = random_codes(5 * 16, 4);
   const auto widen = [](const std::vector<std::int8_t>& codes) {
@@ -195,6 +196,7 @@ TEST_CASE("cuBLASLt's bf16 products accumulate in fp32") {
   p.input = CUDA_R_16BF;
   p.output = narrow ? CUDA_R_16BF : CUDA_R_32F;
   p.transpose_a = transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
+  p.reductions = reductions;
   void* to = narrow ? static_cast<void*>(y_narrow.data()) : y.data();
   REQUIRE(p.run(w.data(), x.data(), to, scratch.data(), stream, 0.5f) == CUBLAS_STATUS_SUCCESS);
 
@@ -215,7 +217,21 @@ TEST_CASE("cuBLASLt's bf16 products accumulate in fp32") {
   } else {
     actual = y.to_host();
   }
-  CHECK(actual == expected);
+  return actual == expected;
+}
+
+TEST_CASE("cuBLASLt's bf16 products accumulate in fp32") {
+  emulator::reset();
+  const bool transposed = GENERATE(false, true);
+  CHECK(rounds_once(false, transposed, CUBLASLT_REDUCTION_SCHEME_MASK));
+  CHECK(rounds_once(true, transposed, CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE));
+}
+
+TEST_CASE(
+    "cuBLASLt may round the parts of a sum where the result is bf16 and any reduction will do",
+    "[emulator]") {
+  emulator::reset();
+  CHECK(!rounds_once(true, true, CUBLASLT_REDUCTION_SCHEME_MASK));
 }
 
 }  // namespace

@@ -262,6 +262,11 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
                                   stream, [kernel, copies] { std::apply(kernel, copies); });
 }
 
+inline float exp2_approximate(float x) {
+  const float y = std::exp2(x);
+  return y < 0x1p-126f ? 0.0f : y;
+}
+
 // Vector accesses of a thread; a misaligned one faults on the device.
 template <typename Vector>
 Vector load_vector(const void* from, emulator::Site site = emulator::Site::current()) {

@@ -25,6 +25,8 @@ class DeviceArray {
   }
   explicit DeviceArray(const std::vector<T>& values) : DeviceArray(values.size()) {
     REQUIRE(cuda_error(cudaMemcpy(data_, values.data(), bytes(), cudaMemcpyHostToDevice)) == "");
+    // Such a copy may return before it has arrived, and a stream of a test does not wait for it.
+    REQUIRE(cuda_error(cudaDeviceSynchronize()) == "");
   }
   ~DeviceArray() { cudaFree(data_); }
   DeviceArray(const DeviceArray&) = delete;

@@ -7,6 +7,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <string>
 
 namespace bitnet::emulator {
@@ -32,6 +33,7 @@ struct Device {
   int compute_major = 9, compute_minor = 0;
   int multiprocessors = 4;
   std::size_t memory_bytes = std::size_t{4} << 30;
+  bool has_cublaslt = true;  // installed on this machine
 };
 
 struct Config {
@@ -47,11 +49,19 @@ struct Config {
 Config& config();
 
 struct Statistics {
-  std::uint64_t launches = 0;  // grids executed
-  std::uint64_t threads = 0;   // CUDA threads executed
-  std::uint64_t switches = 0;  // between fibers
+  std::uint64_t launches = 0;     // grids executed
+  std::uint64_t threads = 0;      // CUDA threads executed
+  std::uint64_t switches = 0;     // between fibers
+  std::uint64_t allocations = 0;  // of device memory
 };
 Statistics& statistics();
+
+// Of the kernels that were executed without a failure, by their address.
+struct KernelUse {
+  std::uint64_t launches = 0;
+  std::size_t dynamic_shared_bytes = 0;  // the most that a launch asked for
+};
+const std::map<const void*, KernelUse>& executed_kernels();
 
 // What the last kernel did wrong, with its place; empty if nothing. The runtime calls return
 // cudaErrorLaunchFailure or cudaErrorIllegalAddress from then on, until reset().

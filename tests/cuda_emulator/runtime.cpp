@@ -27,6 +27,7 @@ constexpr unsigned kMaxGridX = 2147483647;
 
 std::map<const char*, std::size_t> pinned;         // host memory from cudaMallocHost
 std::map<const void*, std::size_t> shared_opt_in;  // bytes, by kernel
+std::map<const void*, KernelUse> kernel_uses;
 
 bool is_pinned(const void* address) {
   const char* at = static_cast<const char*>(address);
@@ -47,6 +48,8 @@ Statistics& statistics() {
   static Statistics instance;
   return instance;
 }
+
+const std::map<const void*, KernelUse>& executed_kernels() { return kernel_uses; }
 
 std::size_t reset() {
   const Lock lock(runtime_mutex());
@@ -80,7 +83,13 @@ cudaError_t enqueue_kernel(const void* kernel, dim3 grid, dim3 block, std::size_
       error = cudaErrorIllegalAddress;
       set_failure("a kernel wrote right before or behind an allocation of device memory");
     }
-    if (error != cudaSuccess) set_sticky_error(error);
+    if (error != cudaSuccess) {
+      set_sticky_error(error);
+      return;
+    }
+    KernelUse& use = kernel_uses[kernel];
+    ++use.launches;
+    use.dynamic_shared_bytes = std::max(use.dynamic_shared_bytes, shared_bytes);
   });
 }
 
@@ -230,6 +239,7 @@ cudaError_t cudaMalloc(void** memory, std::size_t bytes) {
   if (device_error() != cudaSuccess) return returned(device_error());
   if (sticky_error() != cudaSuccess) return returned(sticky_error());
   if (const cudaError_t refused = refuse_during_capture(); refused != cudaSuccess) return refused;
+  ++statistics().allocations;
   *memory = bytes == 0 ? nullptr : allocate_device_memory(bytes);
   return bytes > 0 && *memory == nullptr ? returned(cudaErrorMemoryAllocation) : cudaSuccess;
 }

@@ -29,7 +29,10 @@ std::size_t round_up(std::size_t bytes, std::size_t to) { return (bytes + to - 1
 
 }  // namespace
 
-SharedMemory::SharedMemory() : arena_storage_(kArenaBytes + kAlignment) {
+SharedMemory::SharedMemory() { make_arena(); }
+
+void SharedMemory::make_arena() {
+  arena_storage_ = std::vector<char>(kArenaBytes + kAlignment);
   const auto start = reinterpret_cast<std::uintptr_t>(arena_storage_.data());
   arena_ = arena_storage_.data() + (round_up(start, kAlignment) - start);
 }
@@ -40,6 +43,8 @@ void SharedMemory::fence(std::size_t from, std::size_t to) {
 }
 
 void SharedMemory::begin_block(std::size_t dynamic_bytes, bool opt_in, std::uint8_t poison) {
+  // To ThreadSanitizer, which does not order blocks, each has shared memory of its own.
+  if constexpr (kThreadSanitizer) make_arena();
   allow_memory(arena_, kArenaBytes);
   variables_.clear();
   poison_ = poison;

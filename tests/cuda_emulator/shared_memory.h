@@ -33,6 +33,7 @@ class SharedMemory {
     char* begin;
     std::size_t bytes;
   };
+  void make_arena();
   char* take(const void* key, std::size_t bytes);
   void fence(std::size_t from, std::size_t to);
 

@@ -38,21 +38,26 @@ void measure_all() {
   DeviceArray<float> y(2048 * 1024);
   DeviceArray<std::uint8_t> packed(std::vector<std::uint8_t>(1024 * 2048, 0x55));
   const auto gemm = [&](Int8GemmTile tile) {
-    return int8_gemm(Int8Gemm<float>{codes.data(), scales.data(), codes.data(), scales.data(),
-                                     y.data(), 512, 512, 512},
-                     tile, nullptr);
+    Int8Gemm p{};
+    p.a = p.b = codes.data();
+    p.rows = p.columns = p.depth = 512;
+    p.scale = p.row_scale = scales.data();
+    p.y = y.data();
+    return int8_gemm(p, tile, nullptr);
   };
   measure("int8_gemm 512^3, large tile", [&] { return gemm(Int8GemmTile::large); });
   measure("int8_gemm 512^3, small tile", [&] { return gemm(Int8GemmTile::small); });
   measure("norm_quantize 2048 x 1024", [&] {
-    return norm_quantize(NormQuantize<float>{x.data(), nullptr, 1e-5f, codes.data(), scales.data(),
-                                             nullptr, 2048, 1024},
-                         nullptr);
+    const NormQuantize<PlainRows> op{{x.data()},   {RowNormKind::rms, nullptr, 1e-5f},
+                                     y.data(),     nullptr,
+                                     codes.data(), scales.data(),
+                                     2048,         1024};
+    return norm_quantize(op, nullptr);
   });
   measure("packed_gemv 4096 x 2048", [&] {
-    return packed_gemv(PackedGemv{codes.data(), scales.data(), packed.data(), scales.data(),
-                                  y.data(), 1, 4096, 2048},
-                       nullptr);
+    PackedGemv gemv{codes.data(), scales.data(), 1, 2048, 1, {}};
+    gemv.matrix[0] = {packed.data(), scales.data(), 4096, 0, nullptr, y.data()};
+    return packed_gemv(gemv, nullptr);
   });
 }
 

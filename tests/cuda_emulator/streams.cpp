@@ -57,14 +57,16 @@ void run_front(Stream& stream) {
   stream.queue.pop_front();
   for (const Prefix& p : operation.after) run_until(*p.stream, p.count);
   if (operation.work && state().sticky == cudaSuccess) {
-    const DeviceAccess access;
     operation.work();
   }
   ++stream.done;
   stream.running = false;
 }
 
+// The host's code is not running meanwhile: device memory is opened once for all.
 void run_until(Stream& stream, std::uint64_t count) {
+  if (stream.running || stream.done >= count) return;
+  const DeviceAccess access;
   while (!stream.running && stream.done < count) run_front(stream);
 }
 
@@ -399,7 +401,7 @@ cudaError_t cudaEventQuery(cudaEvent_t event) {
   return stream->done >= event->prefix.count ? cudaSuccess : cudaErrorNotReady;
 }
 
-// Nothing takes time here. 1 ms keeps divisions by it finite.
+// Time is counted in operations of the stream, 1 ms each.
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEvent_t end) {
   const Lock lock(runtime_mutex());
   for (const cudaEvent_t event : {begin, end}) {
@@ -408,7 +410,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
     }
     if (event->prefix.stream->done < event->prefix.count) return returned(cudaErrorNotReady);
   }
-  *milliseconds = 1.0f;
+  const bool same = begin->prefix.stream == end->prefix.stream;
+  *milliseconds = same ? static_cast<float>(end->prefix.count - begin->prefix.count) : 1.0f;
   return returned(state().sticky);
 }
 

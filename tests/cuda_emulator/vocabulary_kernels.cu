@@ -87,6 +87,15 @@ __global__ void number_words_kernel(NumberResults* results) {
   const float2 pair = gpu::unpack_bf16x2(r.bf16_pair);
   r.bf16_low = pair.x;
   r.bf16_high = pair.y;
+  r.f16_pair = gpu::pack_f16x2(1.00048828125f, -65520.0f);  // a tie: rounds down to 1; infinity
+  const float2 halves = gpu::unpack_f16x2(0xd0010001U);
+  r.f16_low = halves.x;
+  r.f16_high = halves.y;
+  r.exp2_of_0 = gpu::exp2_approximate(0.0f);
+  r.exp2_of_minus_infinity = gpu::exp2_approximate(__int_as_float(static_cast<int>(0xff800000U)));
+  r.exp2_of_minus_127 = gpu::exp2_approximate(-127.0f);
+  r.exp2_of_3_5 = gpu::exp2_approximate(3.5f);
+  r.exp2_of_nan = gpu::exp2_approximate(__int_as_float(0x7fc00000));
   *results = r;
 }
 

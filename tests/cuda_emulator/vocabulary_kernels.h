@@ -29,8 +29,9 @@ cudaError_t run_warp_words(WarpResults* of_lane, cudaStream_t stream);
 
 struct NumberResults {
   int dp4a, to_int_ties[4], to_int_nan, to_int_huge, leading_zeros, bits_set;
-  unsigned byte_perm, mulhi, bf16_pair;
-  float bf16_low, bf16_high;
+  unsigned byte_perm, mulhi, bf16_pair, f16_pair;
+  float bf16_low, bf16_high, f16_low, f16_high;
+  float exp2_of_0, exp2_of_minus_infinity, exp2_of_minus_127, exp2_of_3_5, exp2_of_nan;
 };
 cudaError_t run_number_words(NumberResults* results, cudaStream_t stream);
 

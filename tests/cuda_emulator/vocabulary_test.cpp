@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 // What each lane gets, against the PTX ISA's and the CUDA guide's words written out a second time.
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <random>
@@ -224,6 +225,14 @@ TEST_CASE("Number words are those of the CUDA guide") {
   CHECK(r.bf16_pair == 0xc0403f80U);
   CHECK(r.bf16_low == 1.0f);
   CHECK(r.bf16_high == -3.0f);
+  CHECK(r.f16_pair == 0xfc003c00U);
+  CHECK(r.f16_low == 0x1p-24f);
+  CHECK(r.f16_high == -32.03125f);
+  CHECK(r.exp2_of_0 == 1.0f);
+  CHECK(r.exp2_of_minus_infinity == 0.0f);
+  CHECK(r.exp2_of_minus_127 == 0.0f);  // below the least normal number
+  CHECK(std::abs(r.exp2_of_3_5 / 11.313708498984761 - 1) <= 0x1p-22);
+  CHECK(std::isnan(r.exp2_of_nan));
 }
 
 }  // namespace

@@ -17,7 +17,9 @@ import time
 import unittest
 from pathlib import Path
 
-BITNET = ""  # path of the program
+import program
+from program import english_like_text, error_line, metrics, run
+
 STEPS = 40
 
 # One step takes some tens of milliseconds: long enough to be killed in the middle.
@@ -35,54 +37,8 @@ CONFIG = {
 }
 
 
-def english_like_text(size):
-    """Sentences from a small grammar, chosen by a linear congruential generator: the same on every machine."""
-    words = {
-        "d": ["the", "a", "every", "this"], "n": ["cat", "river", "engine", "teacher", "word", "garden", "number"],
-        "v": ["sees", "follows", "carries", "remembers", "counts"], "a": ["old", "quiet", "green", "broken", "first"],
-        "p": ["near", "under", "behind", "without"],
-    }
-    state, parts, length = 12345, [], 0
-    while length < size:
-        sentence = []
-        for kind in "danvdnpdan":
-            state = (state * 6364136223846793005 + 1442695040888963407) % 2**64
-            choices = words[kind]
-            if kind != "a" or state >> 63:
-                sentence.append(choices[(state >> 33) % len(choices)])
-        line = " ".join(sentence).capitalize() + (".\n" if (state >> 40) % 4 == 0 else ". ")
-        parts.append(line)
-        length += len(line)
-    return "".join(parts)[:size].encode()
-
-
-def run(*arguments, cwd, code=0, **options):
-    """Runs the program to its end and checks its exit code."""
-    result = subprocess.run([BITNET, *map(str, arguments)], cwd=cwd, stdout=options.pop("stdout", subprocess.PIPE),
-                            stderr=subprocess.PIPE, timeout=300, **options)
-    if result.returncode != code:
-        raise AssertionError(f"bitnet {' '.join(map(str, arguments))}: exit code {result.returncode}, expected {code}\n"
-                             f"stdout: {result.stdout!r}\nstderr: {result.stderr.decode(errors='replace')}")
-    return result
-
-
-def error_line(result):
-    """The one line that says what went wrong."""
-    lines = [line for line in result.stderr.decode().splitlines() if line.startswith("bitnet: error: ")]
-    assert len(lines) == 1, result.stderr
-    return lines[0]
-
-
 def weights(run_folder, step=STEPS):
     return (run_folder / f"checkpoint-{step}" / "model.safetensors").read_bytes()
-
-
-def metrics(run_folder):
-    """All events, without what depends on the clock."""
-    events = [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
-    for event in events:
-        event.pop("timing", None)
-    return events
 
 
 def snapshot(folder):
@@ -125,14 +81,14 @@ class CliTest(unittest.TestCase):
         return self.bitnet("train", "--config", "tiny.json", "--out", f"runs/{out}", "--threads", 1, *flags, **options)
 
     def start_training(self, out, *arguments):
-        return subprocess.Popen([BITNET, "train", "--config", "tiny.json", "--out", f"runs/{out}", *arguments],
+        return subprocess.Popen([program.BITNET, "train", "--config", "tiny.json", "--out", f"runs/{out}", *arguments],
                                 cwd=self.work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
     # --- the program ------------------------------------------------------------------------------------------------
 
     def test_version_and_help_go_to_stdout(self):
         self.assertRegex(self.bitnet("--version").stdout.decode(), r"^bitnet \d+\.\d+\.\d+ \(git \S+; \w+ [\d.]+, \w+, kernels scalar[ \w]*\)\n$")
-        for command in ([], ["train"], ["eval"], ["generate"], ["quantize"], ["inspect"], ["bench"]):
+        for command in ([], ["train"], ["eval"], ["generate"], ["quantize"], ["inspect"], ["bench"], ["devices"]):
             result = self.bitnet(*command, "--help")
             self.assertIn(b"--help", result.stdout)
             self.assertEqual(result.stderr, b"")
@@ -148,8 +104,13 @@ class CliTest(unittest.TestCase):
             error_line(result)
 
     def test_a_device_that_is_not_there_is_exit_code_4(self):
+        devices = json.loads(self.bitnet("devices", "--json").stdout)
+        self.assertGreater(devices["cpu"]["memory_bytes"], 0)
+        why = devices["cuda"]["unusable"]
+        self.assertEqual(devices["auto"], "cpu")
         result = self.bitnet("eval", "--model", "runs/a", "--device", "cuda", code=4)
-        self.assertIn("no CUDA backend", error_line(result))
+        self.assertEqual(error_line(result), f"bitnet: error: --device cuda: {why}; use --device cpu")
+        self.assertIn(why, self.bitnet("devices").stdout.decode())
 
     def test_a_missing_model_is_exit_code_1_and_named(self):
         for arguments in (["eval", "--model", "no/such"], ["generate", "x", "--model", "no/such"],
@@ -164,12 +125,12 @@ class CliTest(unittest.TestCase):
             self.assertIn("No space left on device", error_line(result))
 
     def test_stdout_that_is_closed_is_an_error(self):
-        result = subprocess.run(f"'{BITNET}' inspect runs/a >&-", shell=True, cwd=self.work, stderr=subprocess.PIPE)
+        result = subprocess.run(f"'{program.BITNET}' inspect runs/a >&-", shell=True, cwd=self.work, stderr=subprocess.PIPE)
         self.assertEqual(result.returncode, 1)
         self.assertIn(b"standard output", result.stderr)
 
     def test_a_reader_that_has_enough_ends_the_program_quietly(self):
-        process = subprocess.Popen([BITNET, "generate", "The ", "--max-new-tokens", "100000", "--ignore-eos",
+        process = subprocess.Popen([program.BITNET, "generate", "The ", "--max-new-tokens", "100000", "--ignore-eos",
                                     "--model", "runs/a"],
                                    cwd=self.work, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         self.assertEqual(len(process.stdout.read(10)), 10)
@@ -548,8 +509,5 @@ class CliTest(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 2:
-        sys.exit(__doc__)
-    BITNET = str(Path(sys.argv.pop(1)).resolve())
-    os.environ["OMP_WAIT_POLICY"] = "passive"  # tests share the machine: idle threads must not spin
-    unittest.main(verbosity=2)
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # these tests know what the CPU answers
+    program.main()

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: MIT
+// Memory, copies and recorded operations.
+#include <numeric>
+
+#include "cuda/cuda_backend.h"
+#include "cuda/workspace.h"
+#include "tests/cuda_emulator/emulator.h"
+#include "tests/cuda_emulator/executions.h"
+#include "tests/support/catch.h"
+#include "tests/support/tensors.h"
+
+namespace bitnet {
+namespace {
+
+using test::floats_of;
+using test::to_device;
+
+TEST_CASE("a new tensor on the GPU is zero, and copies come back as they went") {
+  test::in_each_execution([] {
+    const auto gpu = make_cuda_backend();
+    CHECK(gpu->name() == "cuda");
+    for (const std::int64_t count : {1, 7, 1000, 100'000}) {  // staged, and too large for it
+      INFO(count);
+      Tensor x = gpu->make_tensor(DType::f32, {count});
+      CHECK(floats_of(*gpu, x) == std::vector<float>(static_cast<std::size_t>(count)));
+      std::vector<float> values(static_cast<std::size_t>(count));
+      std::iota(values.begin(), values.end(), 1.0f);
+      gpu->copy_from_host(values.data(), x);
+      const std::vector<float> sent = values;
+      std::fill(values.begin(), values.end(), 0.0f);  // the source may change at once
+      Tensor y = gpu->make_tensor(DType::f32, {count});
+      gpu->copy(x, y);
+      gpu->zero(x);
+      CHECK(floats_of(*gpu, y) == sent);
+      CHECK(floats_of(*gpu, x) == values);
+    }
+  });
+}
+
+TEST_CASE("synchronize() returns when everything that was issued is done", "[emulator]") {
+  emulator::reset();  // streams do nothing before something waits for them
+  {
+    const auto gpu = make_cuda_backend();
+    Tensor x = gpu->make_tensor(DType::f32, {8});
+    gpu->synchronize();
+    const std::uint64_t before = emulator::statistics().launches;
+    gpu->add(x, x, x);
+    CHECK(emulator::statistics().launches == before);
+    gpu->synchronize();
+    CHECK(emulator::statistics().launches == before + 1);
+  }
+  CHECK(emulator::reset() == 0);
+}
+
+TEST_CASE("memory that the GPU does not have is an error that says how much was wanted") {
+  emulator::reset();
+  {
+    const auto gpu = make_cuda_backend();
+    CHECK_THROWS_WITH(gpu->allocate(std::int64_t{1} << 40),
+                      Catch::Matchers::Contains("1099511.6 MB wanted"));
+    CHECK_THROWS_AS(gpu->allocate(std::int64_t{1} << 40), DeviceError);
+    CHECK(floats_of(*gpu, gpu->make_tensor(DType::f32, {2})) == std::vector<float>(2));
+  }
+  CHECK(emulator::reset() == 0);
+}
+
+TEST_CASE("without a usable GPU the reason is one line", "[emulator]") {
+  emulator::reset();
+  emulator::config().device.state = cudaErrorNoDevice;
+  CHECK(why_no_cuda(find_cuda_devices()) == "the NVIDIA driver finds no GPU");
+  CHECK_THROWS_AS(make_cuda_backend(), DeviceError);
+  emulator::reset();
+  emulator::config().device.compute_major = 7;
+  emulator::config().device.compute_minor = 5;
+  CHECK(why_no_cuda(find_cuda_devices()) ==
+        "GPU 0 (CUDA emulator): compute capability 7.5, but 8.0 (Ampere) or later is needed");
+  emulator::reset();
+  CHECK(why_no_cuda(find_cuda_devices()).empty());
+  CHECK(find_cuda_devices().devices.at(0).architecture == "sm_90");
+}
+
+TEST_CASE("a workspace hands out memory of its own within a frame, and the same again after it") {
+  test::in_each_execution([] {
+    cuda::Workspace workspace;
+    void *first = nullptr, *second = nullptr;
+    {
+      cuda::Workspace::Frame frame(workspace);
+      first = frame.get<float>(1000);
+      second = frame.get<std::byte>(3 << 20);  // more than the first piece has left
+      CHECK(first != second);
+      cuda::Workspace::Frame inner(workspace);
+      CHECK(inner.get<float>(1) != second);
+    }
+    const std::int64_t generation = workspace.generation();
+    workspace.settle();
+    CHECK(workspace.generation() == generation + 1);
+    for (int i = 0; i < 2; ++i) {
+      cuda::Workspace::Frame frame(workspace);
+      auto* const a = frame.get<std::byte>(4000);
+      auto* const b = frame.get<std::byte>(3 << 20);
+      CHECK(b == a + 4096);
+      CHECK(workspace.generation() == generation + 1);
+    }
+  });
+}
+
+TEST_CASE("recorded operations run again at another position") {
+  test::in_each_execution([] {
+    const auto gpu = make_cuda_backend();
+    Tensor row = gpu->make_tensor(DType::f32, {1, 4}), cache = gpu->make_tensor(DType::f32, {8, 4});
+    std::unique_ptr<RecordedOperations> record;
+    int calls = 0;
+    std::vector<float> expected(32, 0.0f);
+    for (int position = 0; position < 6; ++position) {
+      std::vector<float> values;
+      for (int i = 0; i < 4; ++i) values.push_back(static_cast<float>(10 * position + i + 1));
+      std::copy(values.begin(), values.end(), expected.begin() + 4 * position);
+      gpu->copy_from_host(values.data(), row);
+      gpu->repeat(record, position, [&] {
+        ++calls;
+        gpu->append(row, position, cache);
+      });
+    }
+    CHECK(floats_of(*gpu, cache) == expected);
+    CHECK(calls == 2);  // to warm up and to record
+  });
+}
+
+}  // namespace
+}  // namespace bitnet

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Cross-entropy and AdamW.
 #include "core/backend/adamw_factors.h"
+#include "core/backend/loss_checks.h"
 #include "cuda/adamw.h"
 #include "cuda/cross_entropy.h"
 #include "cuda/cuda_backend_impl.h"
@@ -11,13 +12,7 @@ namespace bitnet::cuda {
 // gradient are NaN.
 void CudaBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss,
                                 float scale, TensorView dlogits) {
-  BITNET_CHECK(logits.shape().rank() == 2 && targets.elements() == logits.dim(0) &&
-                   loss.elements() == logits.dim(0),
-               "logits {}, {} targets, {} losses: expected [rows, V], rows, rows",
-               logits.shape().to_string(), targets.elements(), loss.elements());
-  BITNET_CHECK(!dlogits || dlogits.shape() == logits.shape(),
-               "dlogits is {}, expected the shape of logits, {}", dlogits.shape().to_string(),
-               logits.shape().to_string());
+  check_cross_entropy(logits, targets, loss, dlogits);
   const CrossEntropy op{.logits = logits.as<float>().data(),
                         .targets = targets.as<std::int32_t>().data(),
                         .loss = loss.as<float>().data(),
@@ -31,11 +26,7 @@ void CudaBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets,
 void CudaBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
                         TensorView m, TensorView v) {
   const std::int64_t n = parameter.elements();
-  BITNET_CHECK(gradient.elements() == n && m.elements() == n && v.elements() == n,
-               "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
-               parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
-               v.shape().to_string());
-  BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
+  check_adamw(step, gradient, parameter, m, v);
   const AdamW op{.factors = adamw_factors<AdamWFactors>(step),
                  .gradient = gradient.as<float>().data(),
                  .parameter = parameter.as<float>().data(),

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/backend/adamw_factors.h"
+#include "core/backend/loss_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -32,13 +33,7 @@ double sum_tiles(const ThreadTeam& team, double (*sum_tile)(const float*, std::i
 
 void CpuBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss,
                                float scale, TensorView dlogits) {
-  BITNET_CHECK(logits.shape().rank() == 2 && targets.elements() == logits.dim(0) &&
-                   loss.elements() == logits.dim(0),
-               "logits {}, {} targets, {} losses: expected [rows, V], rows, rows",
-               logits.shape().to_string(), targets.elements(), loss.elements());
-  BITNET_CHECK(!dlogits || dlogits.shape() == logits.shape(),
-               "dlogits is {}, expected the shape of logits, {}", dlogits.shape().to_string(),
-               logits.shape().to_string());
+  check_cross_entropy(logits, targets, loss, dlogits);
   const std::int64_t vocabulary = logits.dim(1);
   const auto ids = targets.as<std::int32_t>();
   for (std::size_t i = 0; i < ids.size(); ++i) {
@@ -68,11 +63,7 @@ void CpuBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, 
 void CpuBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
                        TensorView m, TensorView v) {
   const std::int64_t n = parameter.elements();
-  BITNET_CHECK(gradient.elements() == n && m.elements() == n && v.elements() == n,
-               "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
-               parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
-               v.shape().to_string());
-  BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
+  check_adamw(step, gradient, parameter, m, v);
   const AdamWFactors factors = adamw_factors<AdamWFactors>(step);
   const float* g = gradient.as<float>().data();
   float *p = parameter.as<float>().data(), *first = m.as<float>().data(),

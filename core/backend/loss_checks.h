@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT
+// What the tensors of the loss and of an update must be on every backend.
+#pragma once
+
+#include "core/backend/backend.h"
+
+namespace bitnet {
+
+inline void check_cross_entropy(ConstTensorView logits, ConstTensorView targets,
+                                ConstTensorView loss, ConstTensorView dlogits) {
+  BITNET_CHECK(logits.shape().rank() == 2 && targets.elements() == logits.dim(0) &&
+                   loss.elements() == logits.dim(0),
+               "logits {}, {} targets, {} losses: expected [rows, V], rows, rows",
+               logits.shape().to_string(), targets.elements(), loss.elements());
+  BITNET_CHECK(!dlogits || dlogits.shape() == logits.shape(),
+               "dlogits is {}, expected the shape of logits, {}", dlogits.shape().to_string(),
+               logits.shape().to_string());
+}
+
+inline void check_adamw(const AdamWStep& step, ConstTensorView gradient, ConstTensorView parameter,
+                        ConstTensorView m, ConstTensorView v) {
+  const std::int64_t n = parameter.elements();
+  BITNET_CHECK(gradient.elements() == n && m.elements() == n && v.elements() == n,
+               "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
+               parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
+               v.shape().to_string());
+  BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
+}
+
+}  // namespace bitnet

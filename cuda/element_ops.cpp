@@ -2,6 +2,7 @@
 // Conversions, the cache's rows, sum of two tensors, dropout, rotary positions.
 #include <cmath>
 
+#include "core/backend/attention_checks.h"
 #include "core/backend/check_sizes.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/dropout.h"
@@ -87,15 +88,8 @@ void CudaBackend::dropout(ConstTensorView x, double p, const RandomStream& strea
 
 void CudaBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                        RopeDirection direction) {
-  BITNET_CHECK(
-      x.shape().rank() == 4 && x.dim(3) % 2 == 0 && table.shape().rank() == 2 &&
-          table.dim(1) == x.dim(3),
-      "rope turns {} by a table {}, expected [B, T, heads, E] with an even E, and [positions, E]",
-      x.shape().to_string(), table.shape().to_string());
+  check_rope(x, table, first_position);
   const std::int64_t tokens = x.dim(1);
-  BITNET_CHECK(first_position >= 0 && first_position + tokens <= table.dim(0),
-               "rope at positions [{}, {}), but its table ends at {}", first_position,
-               first_position + tokens, table.dim(0));
   if (x.elements() == 0) return;
   const Rope op{.x = reals(x),
                 .table = table.as<float>().data(),

@@ -3,6 +3,18 @@
 
 namespace bitnet {
 
+void check_rope(ConstTensorView x, ConstTensorView table, std::int64_t first_position) {
+  BITNET_CHECK(
+      x.shape().rank() == 4 && x.dim(3) % 2 == 0 && table.shape().rank() == 2 &&
+          table.dim(1) == x.dim(3),
+      "rope turns {} by a table {}, expected [B, T, heads, E] with an even E, and [positions, E]",
+      x.shape().to_string(), table.shape().to_string());
+  const std::int64_t tokens = x.dim(1);
+  BITNET_CHECK(first_position >= 0 && first_position + tokens <= table.dim(0),
+               "rope at positions [{}, {}), but its table ends at {}", first_position,
+               first_position + tokens, table.dim(0));
+}
+
 void check_attention_view(const char* name, ConstTensorView x, const Shape& expected) {
   BITNET_CHECK(x.shape() == expected, "attention's {} is {}, expected {}", name,
                x.shape().to_string(), expected.to_string());

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the operands of an attention must be on every backend; their dtypes are each backend's own.
+// What the operands of RoPE and of an attention must be on every backend; their dtypes are each backend's own.
 #pragma once
 
 #include "core/backend/backend.h"
@@ -12,7 +12,10 @@ inline Shape query_shape(const AttentionShape& s) {
 inline Shape kv_shape(const AttentionShape& s) { return {s.batch, s.keys, s.kv_heads, s.head_dim}; }
 inline Shape logsumexp_shape(const AttentionShape& s) { return {s.batch, s.heads, s.queries}; }
 
-// Throws ContractError. `name` is "q", "dout", …
+// x and table as rope() takes them. Throws ContractError, as all of these do.
+void check_rope(ConstTensorView x, ConstTensorView table, std::int64_t first_position);
+
+// `name` is "q", "dout", …
 void check_attention_view(const char* name, ConstTensorView x, const Shape& expected);
 
 // The numbers of the shape, and q, k, v, out. logsumexp may be empty.

@@ -33,16 +33,9 @@ constexpr std::int64_t kFewPairs = 16;
 
 void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                       RopeDirection direction) {
-  BITNET_CHECK(
-      x.shape().rank() == 4 && x.dim(3) % 2 == 0 && table.shape().rank() == 2 &&
-          table.dim(1) == x.dim(3),
-      "rope turns {} by a table {}, expected [B, T, heads, E] with an even E, and [positions, E]",
-      x.shape().to_string(), table.shape().to_string());
+  check_rope(x, table, first_position);
   const std::int64_t tokens = x.dim(1), heads = x.dim(2), head_dim = x.dim(3),
                      width = heads * head_dim;
-  BITNET_CHECK(first_position >= 0 && first_position + tokens <= table.dim(0),
-               "rope at positions [{}, {}), but its table ends at {}", first_position,
-               first_position + tokens, table.dim(0));
   float* rows = x.as<float>().data();
   const float* angles = table.as<float>().data();
   const float sign = direction == RopeDirection::forward ? 1.0f : -1.0f;

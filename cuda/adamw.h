@@ -8,19 +8,9 @@
 
 #include <cstdint>
 
-namespace bitnet::cuda {
+#include "core/backend/adamw_factors.h"
 
-// Computed in double and rounded once.
-struct AdamWFactors {
-  float grad_scale;
-  float decay;  // 1 - lr * weight_decay
-  float one_minus_beta1;
-  float beta2;
-  float one_minus_beta2;
-  float inv_sqrt_bias2;  // 1 / sqrt(1 - β2^t)
-  float eps;
-  float step_size;  // lr / (1 - β1^t)
-};
+namespace bitnet::cuda {
 
 struct AdamW {
   AdamWFactors factors;

@@ -6,7 +6,7 @@
 #include "cuda/attention_backward.h"
 
 #include "cuda/attention_elements.cuh"
-#include "cuda/attention_operands.h"
+#include "cuda/attention_launch.h"
 #include "cuda/attention_tiles.cuh"
 #include "cuda/gpu.h"
 
@@ -243,23 +243,12 @@ cudaError_t attention_rows(const AttentionRows& op, cudaStream_t stream) {
 }
 
 cudaError_t attention_backward(const AttentionBackward& op, cudaStream_t stream) {
-  if (op.batch < 1 || op.tokens < 1 || op.kv_heads < 1 || op.heads < op.kv_heads ||
-      op.heads % op.kv_heads != 0 || op.head_dim < 16 || op.head_dim % 16 != 0 ||
-      op.head_dim > kMaxAttentionHeadDim || op.room != attention_row_room(op.tokens)) {
+  if (!is_attention_shape(op.batch, op.tokens, op.heads, op.kv_heads, op.head_dim) ||
+      op.room != attention_row_room(op.tokens)) {
     return cudaErrorInvalidValue;
   }
-  switch (attention_operand_width(op.head_dim)) {
-    case 32:
-      return launch_width<32>(op, stream);
-    case 64:
-      return launch_width<64>(op, stream);
-    case 96:
-      return launch_width<96>(op, stream);
-    case 128:
-      return launch_width<128>(op, stream);
-    default:
-      return launch_width<256>(op, stream);
-  }
+  return launch_for_width(op.head_dim,
+                          [&]<int kWidth>() { return launch_width<kWidth>(op, stream); });
 }
 
 }  // namespace bitnet::cuda

@@ -4,7 +4,7 @@
 // product with the values.
 #include "cuda/attention_forward.h"
 
-#include "cuda/attention_operands.h"
+#include "cuda/attention_launch.h"
 #include "cuda/attention_tiles.cuh"
 #include "cuda/gpu.h"
 #include "cuda/position.cuh"
@@ -159,23 +159,11 @@ cudaError_t launch_width(const AttentionForward& op, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t attention_forward(const AttentionForward& op, cudaStream_t stream) {
-  if (op.batch < 1 || op.queries < 1 || op.kv_heads < 1 || op.heads < op.kv_heads ||
-      op.heads % op.kv_heads != 0 || op.head_dim < 16 || op.head_dim % 16 != 0 ||
-      op.head_dim > kMaxAttentionHeadDim) {
+  if (!is_attention_shape(op.batch, op.queries, op.heads, op.kv_heads, op.head_dim)) {
     return cudaErrorInvalidValue;
   }
-  switch (attention_operand_width(op.head_dim)) {
-    case 32:
-      return launch_width<32>(op, stream);
-    case 64:
-      return launch_width<64>(op, stream);
-    case 96:
-      return launch_width<96>(op, stream);
-    case 128:
-      return launch_width<128>(op, stream);
-    default:
-      return launch_width<256>(op, stream);
-  }
+  return launch_for_width(op.head_dim,
+                          [&]<int kWidth>() { return launch_width<kWidth>(op, stream); });
 }
 
 }  // namespace bitnet::cuda

@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "cuda/attention_elements.cuh"
+#include "cuda/attention_launch.h"
 #include "cuda/gpu.h"
 #include "cuda/position.cuh"
 
@@ -83,10 +84,6 @@ __global__ void __launch_bounds__(kThreads)
   gpu::store_vector(op.operand_v + to, v);
 }
 
-bool supported(int head_dim) {
-  return head_dim >= 16 && head_dim % 16 == 0 && head_dim <= kMaxAttentionHeadDim;
-}
-
 // Blocks for one thread per eight elements, 0 if there are too many threads to count.
 unsigned blocks_for(int batch, int tokens, int heads, int width) {
   const double threads = static_cast<double>(batch) * tokens * heads * (width / kElements);
@@ -99,7 +96,7 @@ unsigned blocks_for(int batch, int tokens, int heads, int width) {
 cudaError_t query_operand(const QueryOperand& op, cudaStream_t stream) {
   const int width = attention_operand_width(op.head_dim);
   const unsigned blocks = blocks_for(op.batch, op.tokens, op.heads, width);
-  if (blocks == 0 || !supported(op.head_dim)) return cudaErrorInvalidValue;
+  if (blocks == 0 || !is_attention_head(op.head_dim)) return cudaErrorInvalidValue;
   return gpu::launch(query_operand_kernel, dim3(blocks), dim3(kThreads), 0, stream, op, width);
 }
 
@@ -107,7 +104,7 @@ template <typename Input>
 cudaError_t key_value_operands(const KeyValueOperands<Input>& op, cudaStream_t stream) {
   const int width = attention_operand_width(op.head_dim);
   const unsigned blocks = blocks_for(op.batch, op.room, op.kv_heads, width);
-  if (blocks == 0 || !supported(op.head_dim)) return cudaErrorInvalidValue;
+  if (blocks == 0 || !is_attention_head(op.head_dim)) return cudaErrorInvalidValue;
   return gpu::launch(key_value_operands_kernel<Input>, dim3(blocks), dim3(kThreads), 0, stream, op,
                      width);
 }

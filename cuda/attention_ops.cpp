@@ -40,8 +40,6 @@ void check_room_and_dtypes(const AttentionShape& s, ConstTensorView q, ConstTens
   check_dtype("out", out, q.dtype());
 }
 
-int to_int(std::int64_t x) { return static_cast<int>(x); }
-
 double score_scale(const AttentionShape& s) {
   return 1.0 / std::sqrt(static_cast<double>(s.head_dim));
 }
@@ -58,7 +56,7 @@ template <typename Input>
 void few_queries(const AttentionShape& s, ConstTensorView q, const KeyValueViews& kv,
                  TensorView out, float* logsumexp, Position first_position, Workspace& workspace,
                  cudaStream_t stream) {
-  const int stretches = attention_decode_stretches(to_int(room_of(s)));
+  const int stretches = attention_decode_stretches(as_int(room_of(s)));
   const std::int64_t partials = s.batch * s.queries * s.heads * stretches;
   Workspace::Frame frame(workspace);
   check(attention_decode<Input>({.q = data<float>(q),
@@ -70,13 +68,13 @@ void few_queries(const AttentionShape& s, ConstTensorView q, const KeyValueViews
                                  .partial_sums = frame.get<float2>(partials),
                                  .first_position = first_position,
                                  .score_scale = score_scale_log2(s),
-                                 .batch = to_int(s.batch),
-                                 .queries = to_int(s.queries),
-                                 .keys = to_int(s.keys),
+                                 .batch = as_int(s.batch),
+                                 .queries = as_int(s.queries),
+                                 .keys = as_int(s.keys),
                                  .stretches = stretches,
-                                 .heads = to_int(s.heads),
-                                 .kv_heads = to_int(s.kv_heads),
-                                 .head_dim = to_int(s.head_dim)},
+                                 .heads = as_int(s.heads),
+                                 .kv_heads = as_int(s.kv_heads),
+                                 .head_dim = as_int(s.head_dim)},
                                 stream),
         "attention of a few queries");
 }
@@ -88,15 +86,15 @@ struct Operands {
 
 __nv_bfloat16* query_rows(const AttentionShape& s, ConstTensorView x, float scale,
                           Workspace::Frame& frame, cudaStream_t stream) {
-  const std::int64_t width = attention_operand_width(to_int(s.head_dim));
+  const std::int64_t width = attention_operand_width(as_int(s.head_dim));
   auto* const y = frame.get<__nv_bfloat16>(s.batch * s.heads * s.queries * width);
   check(query_operand({.x = reals(x),
                        .scale = scale,
                        .y = y,
-                       .batch = to_int(s.batch),
-                       .tokens = to_int(s.queries),
-                       .heads = to_int(s.heads),
-                       .head_dim = to_int(s.head_dim)},
+                       .batch = as_int(s.batch),
+                       .tokens = as_int(s.queries),
+                       .heads = as_int(s.heads),
+                       .head_dim = as_int(s.head_dim)},
                       stream),
         "attention's queries in bf16");
   return y;
@@ -105,7 +103,7 @@ __nv_bfloat16* query_rows(const AttentionShape& s, ConstTensorView x, float scal
 template <typename Input>
 Operands operands(const AttentionShape& s, ConstTensorView q, const KeyValueViews& kv,
                   Position first_position, Workspace::Frame& frame, cudaStream_t stream) {
-  const std::int64_t width = attention_operand_width(to_int(s.head_dim));
+  const std::int64_t width = attention_operand_width(as_int(s.head_dim));
   const std::int64_t kv_size = s.batch * s.kv_heads * room_of(s) * width;
   const Operands o{query_rows(s, q, score_scale_log2(s), frame, stream),
                    frame.get<__nv_bfloat16>(kv_size), frame.get<__nv_bfloat16>(kv_size)};
@@ -114,12 +112,12 @@ Operands operands(const AttentionShape& s, ConstTensorView q, const KeyValueView
                                    .operand_k = o.k,
                                    .operand_v = o.v,
                                    .first_position = first_position,
-                                   .queries = to_int(s.queries),
-                                   .batch = to_int(s.batch),
-                                   .keys = to_int(s.keys),
-                                   .room = to_int(room_of(s)),
-                                   .kv_heads = to_int(s.kv_heads),
-                                   .head_dim = to_int(s.head_dim)},
+                                   .queries = as_int(s.queries),
+                                   .batch = as_int(s.batch),
+                                   .keys = as_int(s.keys),
+                                   .room = as_int(room_of(s)),
+                                   .kv_heads = as_int(s.kv_heads),
+                                   .head_dim = as_int(s.head_dim)},
                                   stream),
         "attention's keys and values in bf16");
   return o;
@@ -137,12 +135,12 @@ void many_queries(const AttentionShape& s, ConstTensorView q, const KeyValueView
                            .out = reals(out),
                            .logsumexp = logsumexp,
                            .first_position = first_position,
-                           .batch = to_int(s.batch),
-                           .queries = to_int(s.queries),
-                           .room = to_int(room_of(s)),
-                           .heads = to_int(s.heads),
-                           .kv_heads = to_int(s.kv_heads),
-                           .head_dim = to_int(s.head_dim)},
+                           .batch = as_int(s.batch),
+                           .queries = as_int(s.queries),
+                           .room = as_int(room_of(s)),
+                           .heads = as_int(s.heads),
+                           .kv_heads = as_int(s.kv_heads),
+                           .head_dim = as_int(s.head_dim)},
                           stream),
         "attention");
 }
@@ -187,17 +185,17 @@ void CudaBackend::attention_backward(const AttentionShape& s, ConstTensorView q,
       (dtype == DType::bf16 ? operands<__nv_bfloat16>
                             : operands<float>)(whole, q, {k, v}, Position{}, frame, stream_);
   const __nv_bfloat16* const operand_dout = query_rows(whole, dout, 1.0f, frame, stream_);
-  const int room = attention_row_room(to_int(s.queries));
+  const int room = attention_row_room(as_int(s.queries));
   auto* const rows = frame.get<float2>(s.batch * s.heads * room);
   check(attention_rows({.out = reals(out),
                         .dout = reals(dout),
                         .logsumexp = data<float>(logsumexp),
                         .rows = rows,
-                        .batch = to_int(s.batch),
-                        .tokens = to_int(s.queries),
+                        .batch = as_int(s.batch),
+                        .tokens = as_int(s.queries),
                         .room = room,
-                        .heads = to_int(s.heads),
-                        .head_dim = to_int(s.head_dim)},
+                        .heads = as_int(s.heads),
+                        .head_dim = as_int(s.head_dim)},
                        stream_),
         "attention_backward's rows");
   check(cuda::attention_backward({.q = o.q,
@@ -209,12 +207,12 @@ void CudaBackend::attention_backward(const AttentionShape& s, ConstTensorView q,
                                   .dk = reals(dk),
                                   .dv = reals(dv),
                                   .score_scale = static_cast<float>(score_scale(s)),
-                                  .batch = to_int(s.batch),
-                                  .tokens = to_int(s.queries),
+                                  .batch = as_int(s.batch),
+                                  .tokens = as_int(s.queries),
                                   .room = room,
-                                  .heads = to_int(s.heads),
-                                  .kv_heads = to_int(s.kv_heads),
-                                  .head_dim = to_int(s.head_dim)},
+                                  .heads = as_int(s.heads),
+                                  .kv_heads = as_int(s.kv_heads),
+                                  .head_dim = as_int(s.head_dim)},
                                  stream_),
         "attention_backward");
 }

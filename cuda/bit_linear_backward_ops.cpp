@@ -3,7 +3,6 @@
 // the CPU backend: dy is rounded once by rows, for dx, and once by columns of stretches of tokens,
 // for dw; both products then run over contiguous int8, in which their operands are laid out first.
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "core/backend/packed_shape.h"
@@ -16,9 +15,6 @@ namespace bitnet::cuda {
 namespace {
 
 constexpr const char* kOperation = "bit_linear_backward";
-constexpr std::int64_t kMostElements = std::numeric_limits<int>::max() - 1024;  // of a dimension
-
-int as_int(std::int64_t n) { return static_cast<int>(n); }
 
 void check_gradient(ConstTensorView codes, const BitLinearGradient& g, ConstTensorView dx) {
   const PackedShape shape = packed_shape(g.packed, g.weight_scale);

@@ -3,8 +3,8 @@
 // head. A few tokens, as in decoding, read the weights as they are stored; more of them are worth
 // unpacking the weights for tensor cores.
 #include <algorithm>
-#include <limits>
 
+#include "core/backend/linear_checks.h"
 #include "core/backend/packed_shape.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/int8_gemm.h"
@@ -15,11 +15,7 @@
 namespace bitnet::cuda {
 namespace {
 
-constexpr std::int64_t kMostElements = std::numeric_limits<int>::max() - 1024;  // of a dimension
 constexpr std::int64_t kMostTernaryInputs = (1 << 24) - 1;  // |sum| <= 128 K fits into int32
-constexpr std::int64_t kMostInt8Inputs = 1 << 16;
-
-int as_int(std::int64_t n) { return static_cast<int>(n); }
 
 void check_activations(ConstTensorView codes, ConstTensorView act_scale) {
   BITNET_CHECK(codes.shape().rank() == 2 && act_scale.elements() == codes.dim(0) &&
@@ -95,15 +91,9 @@ void CudaBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
 void CudaBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
                               ConstTensorView weights, ConstTensorView row_scale, TensorView y) {
   check_activations(codes, act_scale);
-  BITNET_CHECK(weights.shape().rank() == 2 && codes.dim(1) == weights.dim(1) &&
-                   weights.elements() > 0 && codes.dim(1) <= kMostInt8Inputs &&
-                   weights.dim(0) <= kMostElements && row_scale.elements() == weights.dim(0) &&
-                   y.shape() == (Shape{codes.dim(0), weights.dim(0)}),
-               "codes {}, act_scale {}, weights {}, row_scale {}, y {}: expected [rows, K], "
-               "[rows], [N, K], [N], [rows, N] with K <= {}",
-               codes.shape().to_string(), act_scale.shape().to_string(),
-               weights.shape().to_string(), row_scale.shape().to_string(), y.shape().to_string(),
-               kMostInt8Inputs);
+  check_int8_linear(codes, act_scale, weights, row_scale, y);
+  BITNET_CHECK(weights.dim(0) <= kMostElements, "{} outputs, expected at most {}", weights.dim(0),
+               kMostElements);
   const std::int64_t rows = codes.dim(0), inputs = codes.dim(1), outputs = weights.dim(0);
   if (rows == 0) return;
   const std::int8_t *const x = codes.as<std::int8_t>().data(), *const w =

@@ -7,6 +7,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <limits>
 #include <memory>
 #include <string>
 
@@ -30,6 +31,10 @@ inline constexpr std::size_t kInt8Routes = 3;
 // cuBLASLt's int32 sums that are brought back to reals at once: 32 MB, which the second-level cache
 // of a large GPU still holds.
 inline constexpr std::int64_t kInt8BlockSums = std::int64_t{1} << 23;
+
+// Of a dimension: kernels take it as an int, and may round it up.
+inline constexpr std::int64_t kMostElements = std::numeric_limits<int>::max() - 1024;
+inline int as_int(std::int64_t n) { return static_cast<int>(n); }
 
 // The elements of a view in device memory, null for an empty one. T must be the stored type;
 // 16-bit floats by their own types.

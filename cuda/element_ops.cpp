@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Conversions, the cache's rows, sum of two tensors, dropout, rotary positions.
-#include <cmath>
-
 #include "core/backend/attention_checks.h"
-#include "core/backend/check_sizes.h"
+#include "core/backend/element_checks.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/dropout.h"
 #include "cuda/elementwise.h"
@@ -12,15 +10,10 @@
 namespace bitnet::cuda {
 
 void CudaBackend::convert(ConstTensorView x, TensorView y) {
-  check_same_size("convert", {x, y});
+  check_convert(x, y);
   const std::int64_t count = x.elements();
-  const bool narrows = x.dtype() == DType::f32 && y.dtype() == DType::f16;
-  const bool widens = x.dtype() == DType::f16 || x.dtype() == DType::bf16;
-  BITNET_CHECK(narrows || (widens && y.dtype() == DType::f32),
-               "cannot convert {} to {}, expected f32 to f16, or f16 or bf16 to f32",
-               bitnet::to_string(x.dtype()), bitnet::to_string(y.dtype()));
   if (count == 0) return;
-  if (narrows) {
+  if (x.dtype() == DType::f32) {
     check(cuda::convert(Convert<float, __half>{data<float>(x), data<__half>(y), count}, stream_),
           "convert");
   } else if (x.dtype() == DType::f16) {
@@ -65,12 +58,8 @@ void CudaBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
 
 void CudaBackend::dropout(ConstTensorView x, double p, const RandomStream& stream,
                           std::uint64_t first, TensorView y) {
-  check_same_size("dropout", {x, y});
-  BITNET_CHECK(p >= 0 && p < 1, "dropout with probability {}, expected 0 <= p < 1", p);
-  BITNET_CHECK(first % 4 == 0, "dropout from random index {}, expected a multiple of 4", first);
-  // The words below p * 2^32 are dropped: those up to last_dropped. None, if p is 0.
-  const auto dropped = static_cast<std::uint64_t>(std::ceil(p * 0x1.0p32));
-  if (dropped == 0) {
+  const std::optional<std::uint32_t> last_dropped = check_dropout(x, p, first, y);
+  if (!last_dropped) {
     if (x.raw() != y.raw()) copy(x, y);
     return;
   }
@@ -81,7 +70,7 @@ void CudaBackend::dropout(ConstTensorView x, double p, const RandomStream& strea
                    .step = stream.step,
                    .purpose = static_cast<std::uint32_t>(stream.purpose),
                    .first_block = first / 4,
-                   .last_dropped = static_cast<std::uint32_t>(dropped - 1),
+                   .last_dropped = *last_dropped,
                    .keep = static_cast<float>(1.0 - p)};
   if (op.count > 0) check(cuda::dropout(op, stream_), "dropout");
 }

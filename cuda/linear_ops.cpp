@@ -2,8 +2,7 @@
 // Products of floats, on tensor cores: operands in bf16 (f32 ones rounded, 2^-8 relative), fp32 sums. Forward
 // by our own kernel, so that a row's bits depend on that row alone; gradients by cuBLASLt where
 // there is one. Also the bf16 gradients of a BitLinear.
-#include <limits>
-
+#include "core/backend/linear_checks.h"
 #include "cuda/bf16_gemm.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/matrix_products.h"
@@ -17,17 +16,11 @@ constexpr std::int64_t kEnoughLargeTiles = 128;
 constexpr std::int64_t kLargeTile = 128;
 constexpr std::int64_t kFewRows = 16;
 
-void check_linear(ConstTensorView x, ConstTensorView w, ConstTensorView y, const char* y_name) {
-  BITNET_CHECK(x.shape().rank() == 2 && w.shape().rank() == 2 && x.dim(1) == w.dim(1) &&
-                   y.shape() == (Shape{x.dim(0), w.dim(0)}),
-               "x {}, w {}, {} {}: expected [rows, K], [N, K], [rows, N]", x.shape().to_string(),
-               w.shape().to_string(), y_name, y.shape().to_string());
-  constexpr std::int64_t kMost = std::numeric_limits<int>::max() - kLargeTile;
-  BITNET_CHECK(x.dim(0) < kMost && x.dim(1) < kMost / 2 && w.dim(0) < kMost,
-               "x {} or w {} is too large", x.shape().to_string(), w.shape().to_string());
+void check_indexable(ConstTensorView x, ConstTensorView w) {
+  BITNET_CHECK(
+      x.dim(0) <= kMostElements && x.dim(1) <= kMostElements / 2 && w.dim(0) <= kMostElements,
+      "x {} or w {} is too large", x.shape().to_string(), w.shape().to_string());
 }
-
-int as_int(std::int64_t n) { return static_cast<int>(n); }
 
 // What a product reads: lines padded to a multiple of 8 elements.
 struct Operand {
@@ -77,7 +70,8 @@ void multiply_gradients(MatrixProducts& products, const Bf16Gemm& p, cudaStream_
 }  // namespace
 
 void CudaBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
-  check_linear(x, w, y, "y");
+  check_linear(x.shape(), w.shape(), y);
+  check_indexable(x, w);
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = w.dim(0);
   const Reals to = reals(y);
   if (rows == 0 || outputs == 0) return;
@@ -97,11 +91,8 @@ void CudaBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
 
 void CudaBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
                                   TensorView dx, bool accumulate_dx, TensorView dw) {
-  check_linear(x, w, dy, "dy");
-  BITNET_CHECK(!dx || dx.shape() == x.shape(), "dx is {}, expected the shape of x, {}",
-               dx.shape().to_string(), x.shape().to_string());
-  BITNET_CHECK(!dw || dw.shape() == w.shape(), "dw is {}, expected the shape of w, {}",
-               dw.shape().to_string(), w.shape().to_string());
+  check_linear_backward(x.shape(), w.shape(), dy, dx, dw);
+  check_indexable(x, w);
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = w.dim(0);
   const ConstReals from_x = reals(x), from_w = w.as<float>().data(), from_dy = reals(dy);
   const Reals to_dx = reals(dx), to_dw = dw.as<float>().data();

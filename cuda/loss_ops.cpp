@@ -27,7 +27,7 @@ void CudaBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorV
                         TensorView m, TensorView v) {
   const std::int64_t n = parameter.elements();
   check_adamw(step, gradient, parameter, m, v);
-  const AdamW op{.factors = adamw_factors<AdamWFactors>(step),
+  const AdamW op{.factors = adamw_factors(step),
                  .gradient = gradient.as<float>().data(),
                  .parameter = parameter.as<float>().data(),
                  .m = m.as<float>().data(),

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Norms, quantisation of activations, gated activations, and what is fused of them.
-#include "core/backend/check_sizes.h"
+#include "core/backend/row_checks.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/gated_activation.h"
 #include "cuda/norm_backward.h"
@@ -9,41 +9,12 @@
 namespace bitnet::cuda {
 namespace {
 
-// Tensors of a gated activation.
-void check_alike(const char* operation, std::initializer_list<ConstTensorView> views) {
-  check_same_size(operation, views);
+void check_one_type(const char* operation, std::initializer_list<ConstTensorView> views) {
   const DType first = views.begin()->dtype();
   for (const ConstTensorView& view : views) {
     BITNET_CHECK(view.dtype() == first, "{} of {} and {}: expected one type", operation,
                  bitnet::to_string(first), bitnet::to_string(view.dtype()));
   }
-}
-
-void check_norm(ConstTensorView x, ConstTensorView gain, ConstTensorView stats) {
-  BITNET_CHECK(x.shape().rank() == 2 && x.dim(1) >= 1, "a norm's input is {}, expected [rows, D]",
-               x.shape().to_string());
-  BITNET_CHECK(stats.shape() == (Shape{x.dim(0), 2}), "a norm of {} got stats {}, expected [{}, 2]",
-               x.shape().to_string(), stats.shape().to_string(), x.dim(0));
-  BITNET_CHECK(!gain || gain.elements() == x.dim(1),
-               "a norm of {} has a gain of {} elements, expected {}", x.shape().to_string(),
-               gain.elements(), x.dim(1));
-}
-
-void check_quantized(ConstTensorView x, ConstTensorView codes, ConstTensorView act_scale) {
-  BITNET_CHECK(
-      x.shape().rank() == 2 && codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
-      "activations {}, codes {}, act_scale {}: expected [rows, K], [rows, K], [rows]",
-      x.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string());
-}
-
-void check_pair(const char* operation, ConstTensorView up, ConstTensorView dup) {
-  BITNET_CHECK(static_cast<bool>(up) == static_cast<bool>(dup),
-               "{} needs both of up and dup, or none", operation);
-}
-
-void check_gain_gradient(ConstTensorView x, ConstTensorView dgain) {
-  BITNET_CHECK(!dgain || dgain.elements() == x.dim(1), "dgain has {} elements, expected {}",
-               dgain.elements(), x.dim(1));
 }
 
 RowNorm row_norm(NormKind kind, ConstTensorView gain, float eps) {
@@ -63,8 +34,8 @@ GatedRows gated_rows(Activation activation, ConstTensorView gate, ConstTensorVie
 
 // Without rows or without columns there is nothing to launch.
 bool is_empty(ConstTensorView x) { return x.elements() == 0; }
-int rows_of(ConstTensorView x) { return static_cast<int>(x.dim(0)); }
-int width_of(ConstTensorView x) { return static_cast<int>(x.dim(1)); }
+int rows_of(ConstTensorView x) { return as_int(x.dim(0)); }
+int width_of(ConstTensorView x) { return as_int(x.dim(1)); }
 
 template <typename Rows>
 NormQuantize<Rows> quantization(Rows input, RowNorm norm, TensorView codes, TensorView act_scale,
@@ -85,9 +56,7 @@ constexpr RowNorm kNoNorm = {RowNormKind::none, nullptr, 0.0f};
 
 void CudaBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, float eps,
                        TensorView y, TensorView stats) {
-  check_norm(x, gain, stats);
-  BITNET_CHECK(y.shape() == x.shape(), "a norm of {} got {} for its result", x.shape().to_string(),
-               y.shape().to_string());
+  check_norm(x, gain, y, stats);
   if (is_empty(x)) return;
   const NormQuantize<PlainRows> op = {.input = plain_rows(x),
                                       .norm = row_norm(kind, gain, eps),
@@ -103,11 +72,7 @@ void CudaBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, f
 void CudaBackend::norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,
                                 ConstTensorView stats, ConstTensorView dy, TensorView dx,
                                 bool accumulate_dx, TensorView dgain) {
-  check_norm(x, gain, stats);
-  BITNET_CHECK(dy.shape() == x.shape() && dx.shape() == x.shape(),
-               "dy is {} and dx {}, expected the shape of x, {}", dy.shape().to_string(),
-               dx.shape().to_string(), x.shape().to_string());
-  check_gain_gradient(x, dgain);
+  check_norm_backward(x, gain, stats, dy, dx, dgain);
   BITNET_CHECK(!accumulate_dx || dx.dtype() == DType::f32,
                "norm_backward adds to a dx of {}, expected f32", bitnet::to_string(dx.dtype()));
   if (is_empty(x)) return;
@@ -146,8 +111,7 @@ void CudaBackend::dequantize_activations(ConstTensorView codes, ConstTensorView 
 
 void CudaBackend::norm_quantize(const NormArguments& norm, ConstTensorView x, TensorView codes,
                                 TensorView act_scale, TensorView stats) {
-  check_norm(x, norm.gain, stats);
-  check_quantized(x, codes, act_scale);
+  check_norm_quantize(norm, x, codes, act_scale, stats);
   if (is_empty(x)) return;
   check(cuda::norm_quantize(quantization(plain_rows(x), row_norm(norm), codes, act_scale, stats),
                             stream_),
@@ -158,9 +122,8 @@ void CudaBackend::gated_activation_quantize(Activation activation, ConstTensorVi
                                             ConstTensorView up, const NormArguments& norm,
                                             TensorView codes, TensorView act_scale,
                                             TensorView stats) {
-  check_quantized(gate, codes, act_scale);
-  check_alike("gated_activation_quantize", {gate, up ? up : gate});
-  if (stats) check_norm(gate, norm.gain, stats);
+  check_gated_activation_quantize(gate, up, norm, codes, act_scale, stats);
+  check_one_type("gated_activation_quantize", {gate, up ? up : gate});
   if (is_empty(gate)) return;
   check(cuda::norm_quantize(quantization(gated_rows(activation, gate, up),
                                          stats ? row_norm(norm) : kNoNorm, codes, act_scale, stats),
@@ -170,7 +133,8 @@ void CudaBackend::gated_activation_quantize(Activation activation, ConstTensorVi
 
 void CudaBackend::gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
                                    TensorView y) {
-  check_alike("gated_activation", {gate, up ? up : gate, y});
+  check_gated_activation(gate, up, y);
+  check_one_type("gated_activation", {gate, up ? up : gate, y});
   if (is_empty(gate)) return;
   const GatedActivation op = {gated_rows(activation, gate, up), reals(y), gate.elements()};
   check(cuda::gated_activation(op, stream_), "gated_activation");
@@ -179,9 +143,9 @@ void CudaBackend::gated_activation(Activation activation, ConstTensorView gate, 
 void CudaBackend::gated_activation_backward(Activation activation, ConstTensorView gate,
                                             ConstTensorView up, ConstTensorView dy,
                                             TensorView dgate, TensorView dup) {
-  check_pair("gated_activation_backward", up, dup);
-  check_alike("gated_activation_backward",
-              {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
+  check_gated_activation_backward(gate, up, dy, dgate, dup);
+  check_one_type("gated_activation_backward",
+                 {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
   if (is_empty(gate)) return;
   const GatedActivationBackward op = {gated_rows(activation, gate, up), reals(dy), reals(dgate),
                                       reals(dup), gate.elements()};
@@ -193,11 +157,9 @@ void CudaBackend::gated_activation_norm_backward(Activation activation, ConstTen
                                                  ConstTensorView stats, ConstTensorView dy,
                                                  TensorView dgate, TensorView dup,
                                                  TensorView dgain) {
-  check_norm(gate, norm.gain, stats);
-  check_pair("gated_activation_norm_backward", up, dup);
-  check_alike("gated_activation_norm_backward",
-              {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
-  check_gain_gradient(gate, dgain);
+  check_gated_activation_norm_backward(gate, up, norm, stats, dy, dgate, dup, dgain);
+  check_one_type("gated_activation_norm_backward",
+                 {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
   if (is_empty(gate)) return;
   Workspace::Frame frame(workspace_);
   const int rows = rows_of(gate), width = width_of(gate);

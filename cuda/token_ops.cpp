@@ -2,19 +2,13 @@
 // Embedding, and sums over whole tensors.
 #include <algorithm>
 
+#include "core/backend/element_checks.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/embedding.h"
 #include "cuda/tensor_sums.h"
 
 namespace bitnet::cuda {
 namespace {
-
-// tokens [rows], table [V, D], y [rows, D]. Whether a token lies in [0, V) only the device sees.
-void check_embedding(ConstTensorView tokens, ConstTensorView table, ConstTensorView y) {
-  BITNET_CHECK(table.shape().rank() == 2 && y.shape() == (Shape{tokens.elements(), table.dim(1)}),
-               "embedding of {} tokens, table {}, rows {}: expected [V, D] and [rows, D]",
-               tokens.elements(), table.shape().to_string(), y.shape().to_string());
-}
 
 // All launches, then one copy to the host.
 void sum_tensors(SumTerm term, std::span<const ConstTensorView> x, std::span<double> sums,
@@ -43,7 +37,7 @@ void sum_tensors(SumTerm term, std::span<const ConstTensorView> x, std::span<dou
 }  // namespace
 
 void CudaBackend::embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) {
-  check_embedding(tokens, table, y);
+  check_embedding(tokens, table, y);  // whether a token lies in [0, V) only the device sees
   const auto launch = [&]<typename Table>(const Table* rows_of_table) {
     const Embedding<Table> op{tokens.as<std::int32_t>().data(),
                               rows_of_table,

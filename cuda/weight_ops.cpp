@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Quantised weights: made, read back, mixed in, counted.
-#include "core/backend/packed_shape.h"
+#include "core/backend/element_checks.h"
+#include "core/backend/weight_checks.h"
 #include "cuda/blend.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/magnitude_median.h"
@@ -12,15 +13,9 @@ namespace {
 
 constexpr std::int64_t kMostWeights = std::int64_t{1} << 32;  // kernels index them by 32 bits
 
-// The shape of the packed matrix, of which w are the weights.
-PackedShape weights_shape(ConstTensorView w, ConstTensorView packed, ConstTensorView weight_scale) {
-  const PackedShape shape = packed_shape(packed, weight_scale);
-  BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
-               "weights {} and packed weights {} do not belong together, expected [{}, {}]",
-               w.shape().to_string(), packed.shape().to_string(), shape.outputs, shape.inputs);
+void check_indexable(ConstTensorView w) {
   BITNET_CHECK(w.elements() < kMostWeights, "{} weights in one matrix, expected fewer than 2^32",
                w.elements());
-  return shape;
 }
 
 // Neighbouring elements that share a scale.
@@ -32,14 +27,8 @@ std::int64_t elements_of_scale(const PackedShape& shape) {
 
 void CudaBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
                                    TensorView weight_scale, TensorView flips) {
-  BITNET_CHECK(q.kind != LinearKind::float32, "a float linear layer has no codes");
-  const PackedShape shape = weights_shape(w, packed, weight_scale);
-  BITNET_CHECK(shape.single_scale == (q.group_size == 0) &&
-                   (shape.single_scale || shape.group_size == q.group_size),
-               "{} scales do not belong to [{}, {}] weights in groups of {} columns",
-               weight_scale.elements(), shape.outputs, shape.inputs, q.group_size);
-  BITNET_CHECK(!flips || flips.elements() == 1, "flips {}, expected [1]",
-               flips.shape().to_string());
+  const PackedShape shape = check_quantize_weights(q, w, packed, weight_scale, flips);
+  check_indexable(w);
   const float* weights = w.as<float>().data();
   float* scales = weight_scale.as<float>().data();
   const std::int64_t elements = w.elements(), group_size = elements_of_scale(shape);
@@ -71,7 +60,8 @@ void CudaBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, 
 
 void CudaBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                                      TensorView w) {
-  const PackedShape shape = weights_shape(w, packed, weight_scale);
+  const PackedShape shape = check_weights(w, packed, weight_scale);
+  check_indexable(w);
   const UnpackWeights unpack{.packed = packed.as<std::uint8_t>().data(),
                              .scales = weight_scale.as<float>().data(),
                              .elements = w.elements(),
@@ -82,9 +72,7 @@ void CudaBackend::dequantize_weights(ConstTensorView packed, ConstTensorView wei
 
 void CudaBackend::blend(ConstTensorView x, ConstTensorView quantized, float amount,
                         TensorView out) {
-  BITNET_CHECK(quantized.elements() == x.elements() && out.elements() == x.elements(),
-               "cannot blend {} with {} into {}", x.shape().to_string(),
-               quantized.shape().to_string(), out.shape().to_string());
+  check_blend(x, quantized, out);
   const Blend op{.x = x.as<float>().data(),
                  .quantized = quantized.as<float>().data(),
                  .amount = amount,

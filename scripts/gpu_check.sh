@@ -120,7 +120,7 @@ bench() { # WORKLOAD DEVICE [ARGUMENT...]
   local workload=$1 device=$2 sizes
   shift 2
   mapfile -t sizes < <(bench_sizes "$workload")
-  "$bitnet" bench "$workload" --device "$device" "${sizes[@]}" "$@"
+  run "$bitnet" bench "$workload" --device "$device" "${sizes[@]}" "$@"
 }
 
 printf '# GPU check\n' >"$report"
@@ -132,18 +132,21 @@ if step build "Build" build_all; then
   if ! grep -q '^auto *cuda' "$out/devices.log"; then
     $emulated || no_gpu "$(sed -n 's/^cuda *not usable: //p' "$out/devices.log" | head -n 1); report: $report"
   fi
-  step unit "The unit tests of the CPU side" ctest --preset release -L unit || true
+  step unit "The unit tests of the CPU side" ctest --preset release --parallel "$(nproc)" -L unit || true
   if $emulated; then
-    step gpu_tests "The kernels and the backend, on the GPU" ctest --preset release -L emulator || true
+    step gpu_tests "The kernels and the backend, on the GPU" ctest --preset release --parallel "$(nproc)" -L emulator || true
   else
     step gpu_tests "The kernels and the backend, on the GPU" "$build/tests/cuda_device/bitnet_gpu_tests" || true
   fi
   step end_to_end "Training, packing and text: GPU against CPU" python3 tests/end_to_end/cuda_test.py "$bitnet" || true
   for tool in memcheck racecheck; do
-    if ! $emulated && command -v compute-sanitizer >/dev/null; then
-      step "$tool" "compute-sanitizer $tool on the tests" sanitizer "$tool" || true
+    title="compute-sanitizer $tool on the tests"
+    if $emulated; then
+      skip "$tool" "$title" "the GPU is emulated"
+    elif command -v compute-sanitizer >/dev/null; then
+      step "$tool" "$title" sanitizer "$tool" || true
     else
-      skip "$tool" "compute-sanitizer $tool on the tests" "compute-sanitizer is not installed, or the GPU is emulated"
+      skip "$tool" "$title" "compute-sanitizer is not installed"
     fi
   done
   for workload in train prefill decode; do
@@ -164,5 +167,5 @@ rm -f "$out/.tail"
 } >"$report.new"
 mv "$report.new" "$report"
 
-say "" "gpu_check.sh: $report"
-((failures == 0)) || fail "$failures of ${#summary[@]} steps failed"
+((failures == 0)) || fail "$failures of ${#summary[@]} steps failed; the report: $report"
+say "" "gpu_check.sh: all steps passed; the report: $report"

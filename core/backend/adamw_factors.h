@@ -1,27 +1,24 @@
 // SPDX-License-Identifier: MIT
-// What an update by AdamW multiplies with, computed in double and rounded once, the same on every
-// device.
+// What an update by AdamW multiplies with, the same on every device. The kernels read it, so that
+// it depends on nothing.
 #pragma once
-
-#include <cmath>
-
-#include "core/backend/backend.h"
 
 namespace bitnet {
 
-// Factors: the backend's own struct of these numbers, which its kernels read.
-template <typename Factors>
-Factors adamw_factors(const AdamWStep& s) {
-  const double bias1 = 1.0 - std::pow(s.beta1, static_cast<double>(s.step));
-  const double bias2 = 1.0 - std::pow(s.beta2, static_cast<double>(s.step));
-  return {.grad_scale = static_cast<float>(s.grad_scale),
-          .decay = static_cast<float>(1.0 - s.learning_rate * s.weight_decay),
-          .one_minus_beta1 = static_cast<float>(1.0 - s.beta1),
-          .beta2 = static_cast<float>(s.beta2),
-          .one_minus_beta2 = static_cast<float>(1.0 - s.beta2),
-          .inv_sqrt_bias2 = static_cast<float>(1.0 / std::sqrt(bias2)),
-          .eps = static_cast<float>(s.eps),
-          .step_size = static_cast<float>(s.learning_rate / bias1)};
-}
+struct AdamWStep;
+
+// Computed in double and rounded once.
+struct AdamWFactors {
+  float grad_scale;
+  float decay;  // 1 - lr * weight_decay
+  float one_minus_beta1;
+  float beta2;
+  float one_minus_beta2;
+  float inv_sqrt_bias2;  // 1 / sqrt(1 - β2^t)
+  float eps;
+  float step_size;  // lr / (1 - β1^t)
+};
+
+AdamWFactors adamw_factors(const AdamWStep& step);
 
 }  // namespace bitnet

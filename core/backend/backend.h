@@ -84,7 +84,7 @@ class Backend {
  public:
   virtual ~Backend() = default;
   virtual std::string name() const = 0;    // "cpu"
-  virtual std::string detail() const = 0;  // "avx512vnni, 2 threads"
+  virtual std::string detail() const = 0;  // "amx, 2 threads"
 
   // Whether bit_linear_backward() takes it.
   virtual bool computes(GradientPrecision precision) const = 0;
@@ -96,6 +96,11 @@ class Backend {
   // Zero-filled, aligned to 64 bytes. Throws DeviceError when there is not enough.
   virtual Storage allocate(std::int64_t bytes) = 0;
   Tensor make_tensor(DType dtype, Shape shape);
+  // The same for what is about to be written as a whole, and will be read as a whole for each token
+  // that is decoded: in the memory that is read soonest, where there is a difference.
+  virtual Tensor make_streamed_tensor(DType dtype, Shape shape) {
+    return make_tensor(dtype, shape);
+  }
   // A tensor of these bytes of the host: in place, where the device's memory is the host's and they
   // are aligned to an element, else a copy. `owner` keeps them alive; the tensor is only read.
   virtual Tensor adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,

@@ -48,7 +48,9 @@ class GpuCheck(unittest.TestCase):
         status, report, errors = self.check("--emulated")
         self.assertEqual(status, 0, errors)
         self.assertTrue(report.startswith("# GPU check: all steps passed\n"), report)
+        self.assertTrue(errors.endswith("gpu_check.sh: all steps passed; the report: runs/gpu_check/report.md\n"), errors)
         self.assertIn("**emulated**", report)
+        self.assertIn("| compute-sanitizer memcheck on the tests | skipped | | the GPU is emulated |", report)
         for title in ("Build", "bench decode on cuda", "Training, packing and text: GPU against CPU"):
             self.assertIn(f"| {title} | **PASS** |", report)
         self.assertNotIn("FAIL", report)

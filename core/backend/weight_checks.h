@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT
+// What weights and their packed codes must be to each other on every backend. Both return the shape of the packed matrix, and throw ContractError.
+#pragma once
+
+#include "core/backend/packed_shape.h"
+#include "core/quant/ternary.h"
+
+namespace bitnet {
+
+PackedShape check_weights(ConstTensorView w, ConstTensorView packed, ConstTensorView weight_scale);
+PackedShape check_quantize_weights(const WeightQuantizer& q, ConstTensorView w,
+                                   ConstTensorView packed, ConstTensorView weight_scale,
+                                   ConstTensorView flips);
+
+}  // namespace bitnet

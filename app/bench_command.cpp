@@ -13,6 +13,7 @@
 #include "core/bench/bench_configs.h"
 #include "core/bench/synthetic_model.h"
 #include "core/cpu/machine_limits.h"
+#include "core/train/update_step.h"
 #include "cuda/cuda_limits.h"
 
 namespace bitnet {
@@ -24,6 +25,7 @@ constexpr double kBillion = 1e9;
 struct BenchArguments {
   std::string workload = "all";
   std::string config, head = "int8";
+  DType kv_cache = DType::f32;  // of decode
   std::vector<std::string> settings;
   std::optional<std::int64_t> tokens, context;
   std::string load_once;
@@ -59,8 +61,10 @@ class Bench {
         backend_(context.backend()),
         limits_(context.threads(), "", {.repeats = arguments.effort.repeats}) {
     // Wrong arguments show before anything is measured.
-    if (arguments_.wants("train"))
+    if (arguments_.wants("train")) {
       training_ = choose_config(arguments_, "bench_train", bench_training_config());
+      check_precisions(backend_, training_->config.train);
+    }
     if (arguments_.wants("prefill") || arguments_.wants("decode") || arguments_.wants("load"))
       // Inference needs nothing of the section train; a sequence of 0 fits any model.
       inference_ = choose_config(arguments_, "bench_7m", bench_inference_config(),
@@ -164,7 +168,8 @@ class Bench {
         cache_read = [this](std::int64_t bytes) {
           return add_limit("l3_read", "GB/s", limits_.cache_read(bytes));
         };
-      return measure_decode(model(), context_tokens(), rates_, cache_read, arguments_.effort);
+      return measure_decode(model(), context_tokens(), rates_, cache_read, arguments_.effort,
+                            arguments_.kv_cache);
     });
     add("load", config, [&] {
       model();
@@ -220,6 +225,7 @@ void add_bench_command(CLI::App& program, AppContext& context) {
                   "context has room for if those are fewer)",
                   kContext));
   add_head_option(*command, arguments->head);
+  add_kv_cache_option(*command, arguments->kv_cache);
   command->add_option("--repeats", arguments->effort.repeats, "Measurements of each figure")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
@@ -229,7 +235,7 @@ void add_bench_command(CLI::App& program, AppContext& context) {
   command->footer(
       "Weights are synthetic and made in memory, so that a config is all that is needed; load "
       "writes them to a file\nin the folder for temporary files. The environment variable "
-      "BITNET_CPU_ISA (avx512vnni, avx2, neon, scalar) chooses the\ninstruction set. "
+      "BITNET_CPU_ISA (amx, avx512vnni, avx2, neon, scalar) chooses the\ninstruction set. "
       "With --device cuda all figures are the GPU's, its limits too; the processor's: --device "
       "cpu.");
   command->callback([arguments, &context] { run_bench(*arguments, context); });

@@ -34,11 +34,12 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocabul
 // A model's state between tokens, as a Generator keeps it.
 class Session {
  public:
-  Session(Transformer& model, std::int64_t capacity, std::int64_t tokens_at_once)
+  Session(Transformer& model, std::int64_t capacity, std::int64_t tokens_at_once,
+          DType kv_cache = DType::f32)
       : model_(model),
         host_(random_tokens(capacity, model.config().vocab_size)),
         tokens_(model.backend().make_tensor(DType::i32, {1, tokens_at_once})),
-        cache_(model.backend(), model.config(), capacity),
+        cache_(model.backend(), model.config(), capacity, kv_cache),
         activations_(model.backend(), model.config(), 1, tokens_at_once, Keep::nothing) {}
 
   const KvCache& cache() const { return cache_; }
@@ -206,10 +207,10 @@ DecodeBytes decode_bytes(const Transformer& model, DType kv_cache, std::int64_t 
 }
 
 BenchRow measure_decode(Transformer& model, std::int64_t context, const MachineRates& rates,
-                        const ReadRate& cache_read, const BenchEffort& effort) {
+                        const ReadRate& cache_read, const BenchEffort& effort, DType kv_cache) {
   check_context(model.config(), context);
   const PeakMemory peak;
-  Session session(model, context + 1, std::max<std::int64_t>(context, 1));
+  Session session(model, context + 1, std::max<std::int64_t>(context, 1), kv_cache);
   if (context > 0) session.extend(context);
   const auto next_token = [&] {
     session.rewind(context);

@@ -53,7 +53,8 @@ BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineR
 
 // extend() by one token at position `context`, over and over.
 BenchRow measure_decode(Transformer& model, std::int64_t context, const MachineRates& rates,
-                        const ReadRate& cache_read, const BenchEffort& effort);
+                        const ReadRate& cache_read, const BenchEffort& effort,
+                        DType kv_cache = DType::f32);
 
 // Of the output head as it is multiplied: int8 with a scale for each row, or fp32.
 std::int64_t head_bytes(const ModelConfig& config, HeadPrecision precision);

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Gated activations, alone and with what stands behind them in a feed-forward: a norm and a
 // quantisation. A fused row never leaves the first cache.
-#include "core/backend/check_sizes.h"
 #include "core/cpu/norm_rows.h"
 
 namespace bitnet::cpu {
@@ -19,11 +18,6 @@ const ActivationKernels& kernels_of(const FloatKernels& table, Activation activa
   return table.gelu;
 }
 
-void check_pair(const char* operation, ConstTensorView up, ConstTensorView dup) {
-  BITNET_CHECK(static_cast<bool>(up) == static_cast<bool>(dup),
-               "{} needs both of up and dup, or none", operation);
-}
-
 // Where an optional operand continues after `offset` elements.
 template <typename T>
 T* at(T* data, std::int64_t offset) {
@@ -34,7 +28,7 @@ T* at(T* data, std::int64_t offset) {
 
 void CpuBackend::gated_activation(Activation activation, ConstTensorView gate, ConstTensorView up,
                                   TensorView y) {
-  check_same_size("gated_activation", {gate, up ? up : gate, y});
+  check_gated_activation(gate, up, y);
   const ActivationKernels& kernels = kernels_of(*float_, activation);
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data();
   float* to = y.as<float>().data();
@@ -46,9 +40,7 @@ void CpuBackend::gated_activation(Activation activation, ConstTensorView gate, C
 void CpuBackend::gated_activation_backward(Activation activation, ConstTensorView gate,
                                            ConstTensorView up, ConstTensorView dy, TensorView dgate,
                                            TensorView dup) {
-  check_pair("gated_activation_backward", up, dup);
-  check_same_size("gated_activation_backward",
-                  {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
+  check_gated_activation_backward(gate, up, dy, dgate, dup);
   const ActivationKernels& kernels = kernels_of(*float_, activation);
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data(),
               *from = dy.as<float>().data();
@@ -63,12 +55,7 @@ void CpuBackend::gated_activation_quantize(Activation activation, ConstTensorVie
                                            ConstTensorView up, const NormArguments& norm,
                                            TensorView codes, TensorView act_scale,
                                            TensorView stats) {
-  BITNET_CHECK(gate.shape().rank() == 2 && codes.shape() == gate.shape() &&
-                   act_scale.elements() == gate.dim(0),
-               "activations {}, codes {}, act_scale {}: expected [rows, K], [rows, K], [rows]",
-               gate.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string());
-  check_same_size("gated_activation_quantize", {gate, up ? up : gate});
-  if (stats) check_norm(gate, norm.gain, stats);
+  check_gated_activation_quantize(gate, up, norm, codes, act_scale, stats);
   const std::int64_t n = gate.dim(1);
   const RowNorm arguments = row_norm(norm.kind, norm.gain, norm.eps);
   const ActivationKernels& kernels = kernels_of(*float_, activation);
@@ -92,10 +79,7 @@ void CpuBackend::gated_activation_norm_backward(Activation activation, ConstTens
                                                 ConstTensorView stats, ConstTensorView dy,
                                                 TensorView dgate, TensorView dup,
                                                 TensorView dgain) {
-  check_norm(gate, norm.gain, stats);
-  check_pair("gated_activation_norm_backward", up, dup);
-  check_same_size("gated_activation_norm_backward",
-                  {gate, up ? up : gate, dy, dgate, dup ? ConstTensorView(dup) : gate});
+  check_gated_activation_norm_backward(gate, up, norm, stats, dy, dgate, dup, dgain);
   const std::int64_t n = gate.dim(1);
   const RowNorm arguments = row_norm(norm.kind, norm.gain, norm.eps);
   const ActivationKernels& kernels = kernels_of(*float_, activation);

@@ -7,6 +7,7 @@
 #include "core/backend/packed_shape.h"
 #include "core/cpu/bit_linear_tiles.h"
 #include "core/cpu/cpu_backend_impl.h"
+#include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -43,6 +44,15 @@ struct Cut {
                       std::min(tile_tokens, tokens - token)});
     }
   }
+
+  // What up to `count` tasks from this one on read.
+  ReadAhead::Stretch weights_of(std::int64_t task, std::int64_t count) const {
+    const auto row_of = [&](std::int64_t t) {
+      return std::min(t * tiles_per_task / token_tiles * tile_rows, operands.shape.quarter);
+    };
+    const std::int64_t first = row_of(task), end = row_of(std::min(task + count, tasks));
+    return {operands.packed + first * operands.shape.inputs, (end - first) * operands.shape.inputs};
+  }
 };
 
 // What the calls of one bit_linear() amount to.
@@ -66,7 +76,7 @@ Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const To
     cut.tile = panel_tile;
     cut.tile_rows =
         std::clamp<std::int64_t>(total.panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
-    cut.tile_tokens = even_tile(tokens, kPanelTokens, 6);
+    cut.tile_tokens = even_tile(tokens, kPanelTokens, operands.panels->block_rows);
   } else {
     if (!shape.single_scale) {
       cut.tile = grouped_tile;
@@ -126,11 +136,23 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     cuts[p] = cut_product(operands[p], tokens, total);
     tasks += cuts[p].tasks;
   }
-  const auto run = [&](std::int64_t task) {
+  // A task's product, and its number there.
+  const auto cut_of = [&](std::int64_t& task) -> const Cut& {
     const Cut* cut = cuts.data();
     for (; task >= cut->tasks; ++cut) task -= cut->tasks;
-    cut->run(task, tokens);
+    return *cut;
   };
+  const auto run = [&](std::int64_t task) {
+    const Cut& cut = cut_of(task);
+    cut.run(task, tokens);
+  };
+  if (read_ahead_ != nullptr) {
+    read_ahead_->start_product([&](int thread) -> ReadAhead::Stretch {
+      std::int64_t task = team_.first_task(tasks, thread);
+      const std::int64_t count = team_.first_task(tasks, thread + 1) - task;
+      return task < tasks ? cut_of(task).weights_of(task, count) : ReadAhead::Stretch{};
+    });
+  }
   if (total.products < kParallelProducts) {
     for (std::int64_t task = 0; task < tasks; ++task) run(task);
   } else {

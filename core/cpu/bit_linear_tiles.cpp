@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/base/parallel.h"
+#include "core/cpu/panel_scope.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -12,9 +13,6 @@ constexpr std::int64_t kMaxTokenBlock = 8;  // of every kernel table
 // Columns of a panel: 8 panels of 64 KB stay in the second-level cache, with the sums of 264
 // tokens.
 constexpr std::int64_t kPanelColumns = 1024;
-// Tokens that pass all panels of a tile before the next ones do: their activations stay in the
-// first-level cache, and their outputs are written in between products, which hide it.
-constexpr std::int64_t kPanelTokenBlock = 6;
 
 // Calls body(first token, count) for blocks of as many tokens as a kernel call takes.
 template <typename Body>
@@ -95,9 +93,13 @@ void panel_tile(const BitLinearOperands& o, const BitLinearTile& tile) {
   alignas(64) std::uint8_t panel[kTilePanels][kPanelColumns / 4 * kPanelStep];
   alignas(64) std::int32_t products[kTilePanels][kPanelTokens * kPanelWidth];
   std::int32_t row_sums[kPanelTokens];
+  const PanelScope scope(*o.panels);
   const std::int64_t inputs = o.shape.inputs;
   const std::int64_t panels = tile_count(tile.rows, kPanelRows);
-  const std::int64_t blocks = tile_count(tile.tokens, kPanelTokenBlock);
+  // The activations of a block of tokens stay in the first-level cache while they pass all panels,
+  // and their outputs are written in between products, which hide it.
+  const std::int64_t block = o.panels->block_rows;
+  const std::int64_t blocks = tile_count(tile.tokens, block);
   // Equal stretches of the contraction rather than a short last one.
   const std::int64_t stretches = tile_count(inputs, kPanelColumns);
   const std::int64_t stretch = tile_count(inputs, stretches * 64) * 64;
@@ -106,14 +108,16 @@ void panel_tile(const BitLinearOperands& o, const BitLinearTile& tile) {
     const bool last = column + columns == inputs;
     const std::int8_t* x = o.codes + tile.token * inputs + column;
     const std::uint8_t* packed = o.packed + tile.row * inputs + column;
-    o.panels->row_sums(x, inputs, columns, tile.tokens, row_sums);
+    if (o.panels->row_sums != nullptr) {
+      o.panels->row_sums(x, inputs, columns, tile.tokens, row_sums);
+    }
     for (std::int64_t p = 0; p < panels; ++p) {
       o.panels->forward_panel(packed + p * kPanelRows * inputs, inputs,
                               std::min(kPanelRows, tile.rows - p * kPanelRows), columns, panel[p]);
     }
     for (std::int64_t b = 0; b < blocks; ++b) {
-      const std::int64_t t = b * kPanelTokenBlock, token = tile.token + t;
-      const std::int64_t tokens = std::min(kPanelTokenBlock, tile.tokens - t);
+      const std::int64_t t = b * block, token = tile.token + t;
+      const std::int64_t tokens = std::min(block, tile.tokens - t);
       for (std::int64_t p = 0; p < panels; ++p) {
         // With a single stretch the sums need no memory beyond a block's.
         std::int32_t* acc = products[p] + (stretches > 1 ? t * kPanelWidth : 0);

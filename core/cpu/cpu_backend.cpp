@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/backend/element_checks.h"
 #include "core/base/machine.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/cpu_isa.h"
@@ -17,13 +18,14 @@
 #include "core/cpu/head_kernels.h"
 #include "core/cpu/integer_kernels.h"
 #include "core/cpu/panel_kernels.h"
+#include "core/cpu/read_ahead.h"
 #include "core/cpu/stretches.h"
 
 namespace bitnet {
 namespace cpu {
 namespace {
 
-constexpr std::array kBestFirst = {Isa::avx512vnni, Isa::avx2, Isa::neon, Isa::scalar};
+constexpr std::array kBestFirst = {Isa::amx, Isa::avx512vnni, Isa::avx2, Isa::neon, Isa::scalar};
 constexpr const char* kIsaVariable = "BITNET_CPU_ISA";
 constexpr std::int64_t kAlignment = 64;       // a cache line, and the widest vector
 constexpr std::int64_t kCopyBytes = 1 << 18;  // of a task that copies or zeroes
@@ -139,6 +141,12 @@ std::int64_t CpuBackend::memory_bytes() const { return physical_memory(); }
 
 Storage CpuBackend::allocate(std::int64_t bytes) { return aligned_storage(bytes); }
 
+Tensor CpuBackend::make_streamed_tensor(DType dtype, Shape shape) {
+  Tensor tensor = make_tensor(dtype, shape);
+  take_large_pages(tensor.view().raw(), tensor.bytes());
+  return tensor;
+}
+
 Tensor CpuBackend::adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
                          Shape shape) {
   if (reinterpret_cast<std::uintptr_t>(bytes) % static_cast<std::uintptr_t>(size_of(dtype)) != 0) {
@@ -173,13 +181,8 @@ void CpuBackend::zero(TensorView x) {
 }
 
 void CpuBackend::convert(ConstTensorView x, TensorView y) {
-  BITNET_CHECK(x.elements() == y.elements(), "cannot convert {} to {}", x.shape().to_string(),
-               y.shape().to_string());
-  const bool narrows = x.dtype() == DType::f32 && y.dtype() == DType::f16;
-  const bool widens = x.dtype() == DType::f16 || x.dtype() == DType::bf16;
-  BITNET_CHECK(narrows || (widens && y.dtype() == DType::f32),
-               "cannot convert {} to {}, expected f32 to f16, or f16 or bf16 to f32",
-               bitnet::to_string(x.dtype()), bitnet::to_string(y.dtype()));
+  check_convert(x, y);
+  const bool narrows = x.dtype() == DType::f32;
   const std::byte* from = x.raw();
   std::byte* to = y.raw();
   run_stretches(team_, x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
@@ -205,6 +208,22 @@ void CpuBackend::append(ConstTensorView x, std::int64_t first, TensorView cache)
   } else {
     convert(x, rows);
   }
+}
+
+// The record holds nothing but what the products read.
+void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t,
+                        const std::function<void()>& operations) {
+  if (record == nullptr) record = std::make_unique<ReadAhead>(team_.size());
+  read_ahead_ = static_cast<ReadAhead*>(record.get());
+  read_ahead_->begin();
+  const auto leave = [this] { read_ahead_ = nullptr; };
+  try {
+    team_.stay_awake(operations, [this](int thread) { return read_ahead_->step(thread); });
+  } catch (...) {
+    leave();
+    throw;
+  }
+  leave();
 }
 
 }  // namespace cpu

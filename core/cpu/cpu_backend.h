@@ -12,7 +12,7 @@
 namespace bitnet {
 
 // Instruction sets this processor can run, best first; "scalar" is always the last. Names:
-// "avx512vnni", "avx2", "neon", "scalar".
+// "amx", "avx512vnni", "avx2", "neon", "scalar".
 std::vector<std::string> available_cpu_isas();
 
 // The instruction set that `isa` means: "" for the environment variable BITNET_CPU_ISA if set, else

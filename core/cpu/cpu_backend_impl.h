@@ -18,6 +18,7 @@ struct FloatKernels;     // float_kernels.h
 struct PanelKernels;     // panel_kernels.h
 struct GradientKernels;  // gradient_kernels.h
 struct HeadKernels;      // head_kernels.h
+class ReadAhead;         // read_ahead.h
 
 // to[i] = from[i] for the bits of a bf16 number, which are the upper half of the fp32 ones.
 void widen_bf16(const std::uint16_t* from, std::int64_t count, float* to);
@@ -64,6 +65,7 @@ class CpuBackend final : public Backend {
 
   std::int64_t memory_bytes() const override;
   Storage allocate(std::int64_t bytes) override;
+  Tensor make_streamed_tensor(DType dtype, Shape shape) override;
   Tensor adopt(std::shared_ptr<const void> owner, const void* bytes, DType dtype,
                Shape shape) override;
   void copy_from_host(const void* source, TensorView destination) override;
@@ -72,6 +74,8 @@ class CpuBackend final : public Backend {
   void zero(TensorView x) override;
   void convert(ConstTensorView x, TensorView y) override;
   void append(ConstTensorView x, std::int64_t first, TensorView cache) override;
+  void repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+              const std::function<void()>& operations) override;
 
   void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
   void embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) override;
@@ -145,8 +149,9 @@ class CpuBackend final : public Backend {
   const PanelKernels* panel_;
   const GradientKernels* gradient_;
   const HeadKernels* head_;
-  Scratch gradient_scratch_;  // integer_gradients
-  Scratch thread_scratch_;    // ThreadScratch
+  ReadAhead* read_ahead_ = nullptr;  // within repeat()
+  Scratch gradient_scratch_;         // integer_gradients
+  Scratch thread_scratch_;           // ThreadScratch
   Scratch weight_scratch_, input_scratch_,
       reduction_scratch_;  // linear_ops: ŵ, x̂; reductions: partial sums
 };

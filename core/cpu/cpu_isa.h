@@ -5,9 +5,9 @@
 
 namespace bitnet::cpu {
 
-enum class Isa { scalar, neon, avx2, avx512vnni };
+enum class Isa { scalar, neon, avx2, avx512vnni, amx };
 
-const char* to_string(Isa isa);  // "scalar", "neon", "avx2", "avx512vnni"
+const char* to_string(Isa isa);  // "scalar", "neon", "avx2", "avx512vnni", "amx"
 bool isa_available(Isa isa);  // compiled in, and the processor and the operating system support it
 
 }  // namespace bitnet::cpu

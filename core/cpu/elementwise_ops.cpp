@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Embedding, sum of two tensors, dropout.
 #include <algorithm>
-#include <cmath>
 
-#include "core/backend/check_sizes.h"
+#include "core/backend/element_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -13,11 +12,7 @@ namespace {
 
 constexpr std::int64_t kColumnBlock = 64;  // columns of a task of embedding_backward
 
-// tokens [rows], table [V, D], y [rows, D].
-void check_embedding(ConstTensorView tokens, ConstTensorView table, ConstTensorView y) {
-  BITNET_CHECK(table.shape().rank() == 2 && y.shape() == (Shape{tokens.elements(), table.dim(1)}),
-               "embedding of {} tokens, table {}, rows {}: expected [V, D] and [rows, D]",
-               tokens.elements(), table.shape().to_string(), y.shape().to_string());
+void check_tokens(ConstTensorView tokens, ConstTensorView table) {
   const auto ids = tokens.as<std::int32_t>();
   for (std::size_t i = 0; i < ids.size(); ++i) {
     BITNET_CHECK(ids[i] >= 0 && ids[i] < table.dim(0), "token {} at position {} is not in [0, {})",
@@ -29,6 +24,7 @@ void check_embedding(ConstTensorView tokens, ConstTensorView table, ConstTensorV
 
 void CpuBackend::embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) {
   check_embedding(tokens, table, y);
+  check_tokens(tokens, table);
   const std::int64_t width = table.dim(1);
   const std::int32_t* ids = tokens.as<std::int32_t>().data();
   const bool widen = table.dtype() == DType::bf16;
@@ -50,6 +46,7 @@ void CpuBackend::embedding(ConstTensorView tokens, ConstTensorView table, Tensor
 // A task owns a block of columns and takes the tokens in order.
 void CpuBackend::embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) {
   check_embedding(tokens, dtable, dy);
+  check_tokens(tokens, dtable);
   const std::int64_t width = dtable.dim(1), rows = tokens.elements();
   const std::int32_t* ids = tokens.as<std::int32_t>().data();
   const float* from = dy.as<float>().data();
@@ -73,19 +70,15 @@ void CpuBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
 
 void CpuBackend::dropout(ConstTensorView x, double p, const RandomStream& stream,
                          std::uint64_t first, TensorView y) {
-  check_same_size("dropout", {x, y});
-  BITNET_CHECK(p >= 0 && p < 1, "dropout with probability {}, expected 0 <= p < 1", p);
-  BITNET_CHECK(first % 4 == 0, "dropout from random index {}, expected a multiple of 4", first);
-  // The words below p * 2^32 are dropped: those up to last_dropped. None, if p is 0.
-  const auto dropped = static_cast<std::uint64_t>(std::ceil(p * 0x1.0p32));
-  if (dropped == 0) {
+  const std::optional<std::uint32_t> last_dropped = check_dropout(x, p, first, y);
+  if (!last_dropped) {
     if (x.raw() != y.raw()) copy(x, y);
     return;
   }
   DropoutRule rule = {.keys = {},
                       .step = stream.step,
                       .purpose = static_cast<std::uint32_t>(stream.purpose),
-                      .last_dropped = static_cast<std::uint32_t>(dropped - 1),
+                      .last_dropped = *last_dropped,
                       .keep = static_cast<float>(1.0 - p)};
   fill_philox_keys(stream.seed, rule.keys);
   const float* from = x.as<float>().data();

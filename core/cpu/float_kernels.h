@@ -11,6 +11,7 @@
 
 #include <cstdint>
 
+#include "core/backend/adamw_factors.h"
 #include "core/cpu/cpu_isa.h"
 
 namespace bitnet::cpu {
@@ -61,18 +62,6 @@ struct AttentionBackward {
   std::int64_t q_stride, kv_stride;
   std::int64_t tokens, heads, head_dim;
   float scale;
-};
-
-// Backend::adamw's factors, computed in double and rounded once.
-struct AdamWFactors {
-  float grad_scale;
-  float decay;  // 1 - lr * weight_decay
-  float one_minus_beta1;
-  float beta2;
-  float one_minus_beta2;
-  float inv_sqrt_bias2;  // 1 / sqrt(1 - beta2^t)
-  float eps;
-  float step_size;  // lr / (1 - beta1^t)
 };
 
 // Backend::norm's arguments. Without `layer` the mean is 0.

@@ -2,13 +2,14 @@
 // The output head in int8.
 #include <algorithm>
 
+#include "core/backend/linear_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/head_kernels.h"
+#include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
 namespace {
 
-constexpr std::int64_t kMaxColumns = 1 << 16;
 // Weights of a tile: few enough for the second-level cache, where many tokens find them again, and
 // enough for one token to hide the hand-out of tasks.
 constexpr std::int64_t kTileBytes = 1 << 18;
@@ -18,15 +19,7 @@ constexpr std::int64_t kTokenTile = 64;
 
 void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
                              ConstTensorView weights, ConstTensorView row_scale, TensorView y) {
-  BITNET_CHECK(
-      codes.shape().rank() == 2 && weights.shape().rank() == 2 && codes.dim(1) == weights.dim(1) &&
-          weights.elements() > 0 && codes.dim(1) <= kMaxColumns &&
-          act_scale.elements() == codes.dim(0) && row_scale.elements() == weights.dim(0) &&
-          y.shape() == (Shape{codes.dim(0), weights.dim(0)}),
-      "codes {}, act_scale {}, weights {}, row_scale {}, y {}: expected [rows, K], "
-      "[rows], [N, K], [N], [rows, N] with K <= {}",
-      codes.shape().to_string(), act_scale.shape().to_string(), weights.shape().to_string(),
-      row_scale.shape().to_string(), y.shape().to_string(), kMaxColumns);
+  check_int8_linear(codes, act_scale, weights, row_scale, y);
   const std::int64_t tokens = codes.dim(0), inputs = codes.dim(1), outputs = weights.dim(0);
   const std::int8_t *x = codes.as<std::int8_t>().data(), *w = weights.as<std::int8_t>().data();
   const float *token_scales = act_scale.as<float>().data(), *scales = row_scale.as<float>().data();
@@ -35,7 +28,14 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
   const std::int64_t row_tiles = tile_count(outputs, row_tile);
   const ThreadScratch<std::int32_t> scratch(thread_scratch_, team_,
                                             row_tile * std::min(kTokenTile, tokens));
-  team_.run(row_tiles * tile_count(tokens, kTokenTile), [&](std::int64_t task) {
+  const std::int64_t tasks = row_tiles * tile_count(tokens, kTokenTile);
+  if (read_ahead_ != nullptr) {
+    read_ahead_->start_product([&](int thread) -> ReadAhead::Stretch {
+      const std::int64_t row = team_.first_task(tasks, thread) % row_tiles * row_tile;
+      return {w + row * inputs, (outputs - row) * inputs};
+    });
+  }
+  team_.run(tasks, [&](std::int64_t task) {
     const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
     const std::int64_t rows = std::min(row_tile, outputs - row),
                        count = std::min(kTokenTile, tokens - token);

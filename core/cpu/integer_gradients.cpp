@@ -11,6 +11,7 @@
 
 #include "core/backend/packed_shape.h"
 #include "core/cpu/dense_backward.h"
+#include "core/cpu/panel_scope.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -18,9 +19,10 @@ namespace {
 constexpr std::int64_t kAbsmaxRows = 8;  // rows of dy that are scanned, then rounded from the cache
 constexpr std::int64_t kLayoutRows = 16;  // rows of x that are laid out together, a multiple of 4
 constexpr std::int64_t kChunkRows = 128;  // packed rows of a panel of dx: 32 KB
-constexpr std::int64_t kBlockRows = 24;   // rows between a product and its write-back
-constexpr std::int64_t kDwOutputs = 96;   // of a task of dw: a multiple of kBlockRows,
-constexpr std::int64_t kDwPanels = 2;     //   by 128 columns
+constexpr std::int64_t kBlockRows = 24;   // rows between a product and its write-back, rounded up
+constexpr std::int64_t kMostBlockRows = 32;  // to a block of the panel kernels
+constexpr std::int64_t kDwOutputs = 96;      // of a task of dw: a multiple of blocks of rows,
+constexpr std::int64_t kDwPanels = 2;        //   by 128 columns
 static_assert(kGradientPanel == kPanelWidth);
 
 // Hands out parts of one stretch of memory; without memory it measures how much is needed.
@@ -75,6 +77,7 @@ class IntegerGradients {
                    std::span<const BitLinearGradient> gradients, TensorView dx)
       : panel_kernels_(panels),
         kernels_(kernels),
+        block_rows_(tile_count(kBlockRows, panels.block_rows) * panels.block_rows),
         codes_(codes.as<std::int8_t>().data()),
         act_scale_(act_scale.as<float>().data()),
         gradients_(gradients),
@@ -114,6 +117,7 @@ class IntegerGradients {
     std::int64_t dw_tasks = 0;
     for (std::int64_t p = 0; p < products; ++p) dw_tasks += dw_task_count(products_[p]);
     team.run(dx_tasks + dw_tasks, [&](std::int64_t task) {
+      const PanelScope scope(panel_kernels_);
       if (task < dx_tasks) return input_gradient(task / input_panels_, task % input_panels_);
       task -= dx_tasks;
       const Product* product = products_;
@@ -229,8 +233,8 @@ class IntegerGradients {
       for (std::int64_t c = 0; c < p.chunks; ++c) {
         const std::int64_t r = c * kChunkRows, steps = std::min(kChunkRows, p.quarter - r);
         panel_kernels_.input_gradient_panel(p.packed + r * inputs_ + column, inputs_, steps, panel);
-        for (std::int64_t t = 0; t < tokens; t += kBlockRows) {
-          const std::int64_t count = std::min(kBlockRows, tokens - t), token = first + t;
+        for (std::int64_t t = 0; t < tokens; t += block_rows_) {
+          const std::int64_t count = std::min(block_rows_, tokens - t), token = first + t;
           panel_kernels_.ternary_products(panel, steps, p.row_codes + token * p.outputs + 4 * r,
                                           p.outputs, p.row_sums + c * rows_ + token, count, c > 0,
                                           acc + t * kPanelWidth);
@@ -245,14 +249,14 @@ class IntegerGradients {
 
   // dw of kDwOutputs outputs from `output`, and of a block of columns.
   void weight_gradient(const Product& p, std::int64_t output, std::int64_t block) const {
-    alignas(64) std::int32_t acc[kBlockRows * kPanelWidth];
+    alignas(64) std::int32_t acc[kMostBlockRows * kPanelWidth];
     const std::int64_t end = std::min(output + kDwOutputs, p.outputs);
     for (std::int64_t tile = 0; tile < tiles_; ++tile) {
       const std::int64_t steps = tile_count(tile_tokens(tile), 4);
       for (std::int64_t i = block * kDwPanels; i < std::min((block + 1) * kDwPanels, input_panels_);
            ++i) {
-        for (std::int64_t n = output; n < end; n += kBlockRows) {
-          const std::int64_t count = std::min(kBlockRows, end - n);
+        for (std::int64_t n = output; n < end; n += block_rows_) {
+          const std::int64_t count = std::min(block_rows_, end - n);
           const std::int64_t column = tile * p.outputs + n;
           panel_kernels_.signed_products(input_panel(tile, i), steps,
                                          p.column_codes + column * kGradientTile, kGradientTile,
@@ -266,6 +270,7 @@ class IntegerGradients {
 
   const PanelKernels& panel_kernels_;
   const GradientKernels& kernels_;
+  std::int64_t block_rows_;   // between a product and its write-back
   const std::int8_t* codes_;  // [rows, K]
   const float* act_scale_;    // [rows]
   std::span<const BitLinearGradient> gradients_;

@@ -183,24 +183,62 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
   return total;
 }
 
-// 16 keys at a time: transposed[e * kTile + j] = rows[j][e].
-void transpose_keys(const float* rows, std::int64_t stride, std::int64_t count,
-                    std::int64_t head_dim, float* transposed) {
-  transpose_tile(rows, stride, count, head_dim, transposed);
+// Points `rows` to 16 keys from k on: `count` of them exist, and behind them the last is repeated.
+// Halves are widened into `widened`, [16, head_dim].
+inline void key_rows(const float* k, std::int64_t stride, std::int64_t count, std::int64_t, float*,
+                     const float* rows[16]) {
+  for (std::int64_t i = 0; i < 16; ++i) rows[i] = k + smaller(i, count - 1) * stride;
 }
-void transpose_keys(const std::uint16_t* rows, std::int64_t stride, std::int64_t count,
-                    std::int64_t head_dim, float* transposed) {
-  alignas(64) float widened[16 * kMaxHeadDim];
+inline void key_rows(const std::uint16_t* k, std::int64_t stride, std::int64_t count,
+                     std::int64_t head_dim, float* widened, const float* rows[16]) {
+  pack_tile(k, stride, smaller(16, count), head_dim, widened);
+  key_rows(widened, head_dim, count, head_dim, nullptr, rows);
+}
+
+// scores[h * kTile + j] = q_h · k_j for 16 keys and kHeads heads. Each square of 16 keys by 16
+// elements is used as soon as it is turned: nothing but a square is stored and read again.
+template <int kHeads>
+inline void score_keys(const float* q, const float* const keys[16], std::int64_t head_dim,
+                       float* scores) {
+  alignas(64) float square[16 * 16];
+  Lanes sums[kHeads];
+  for (int h = 0; h < kHeads; ++h) sums[h] = zero();
+  for (std::int64_t e = 0; e < head_dim; e += 16) {
+    const float* part[16];
+    for (int i = 0; i < 16; ++i) part[i] = keys[i] + e;
+    transpose(part, square, 16);
+    for (int i = 0; i < 16; ++i) {
+      const Lanes elements = load(square + 16 * i);
+      for (int h = 0; h < kHeads; ++h) {
+        sums[h] = fma(set1(q[h * head_dim + e + i]), elements, sums[h]);
+      }
+    }
+  }
+  for (int h = 0; h < kHeads; ++h) store(scores + h * kTile, sums[h]);
+}
+
+// The same for a tile's keys, of which `count` exist (nothing that comes of those up to the next
+// multiple of 16 is used), and any number of heads.
+template <typename Element>
+void score_tile(const float* q, std::int64_t heads, const Element* k, std::int64_t stride,
+                std::int64_t count, std::int64_t head_dim, float* scores) {
+  alignas(64) float widened[sizeof(Element) != sizeof(float) ? 16 * kMaxHeadDim : 16];
   for (std::int64_t j = 0; j < count; j += 16) {
-    const std::int64_t some = smaller(16, count - j);
-    pack_tile(rows + j * stride, stride, some, head_dim, widened);
-    transpose_tile(widened, head_dim, some, head_dim, transposed + j);
+    const float* keys[16];
+    key_rows(k + j * stride, stride, count - j, head_dim, widened, keys);
+    std::int64_t h = 0;
+    for (; h + 4 <= heads; h += 4) {
+      score_keys<4>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
+    }
+    for (; h + 2 <= heads; h += 2) {
+      score_keys<2>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
+    }
+    if (h < heads) score_keys<1>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
   }
 }
 
 template <typename Element>
 void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
-  alignas(64) float keys[kMaxHeadDim * kTile];  // one tile, transposed
   alignas(64) float sums[kTokenHeads * kMaxHeadDim], scores[kTokenHeads * kTile];
   alignas(64) float largest[kTokenHeads];
   SoftmaxState state;
@@ -210,9 +248,7 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   const float scale = a.scale * kLog2E;
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t at = first * a.kv_stride, count = smaller(kTile, a.position + 1 - first);
-    transpose_keys(k + at, a.kv_stride, count, a.head_dim, keys);
-    product<Start::zero>(a.heads, vectors_for(count), {a.q, a.head_dim, 1}, keys, kTile, a.head_dim,
-                         {scores, kTile});
+    score_tile(a.q, a.heads, k + at, a.kv_stride, count, a.head_dim, scores);
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;

@@ -45,6 +45,7 @@ struct LimitKernels {
 extern const LimitKernels kLimitsScalar;
 extern const LimitKernels kLimitsAvx2;
 extern const LimitKernels kLimitsAvx512;
+extern const LimitKernels kLimitsAmx;
 extern const LimitKernels kLimitsNeon;
 
 // The table of an available instruction set; nullptr when this build has none for it.

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "core/backend/linear_checks.h"
 #include "core/cpu/cpu_backend.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/dense_backward.h"
@@ -78,21 +79,12 @@ void dense_backward(const ThreadTeam& team, const LinearShape& s, const float* x
 
 LinearShape check_backward(const Shape& x, const Shape& w, ConstTensorView dy, ConstTensorView dx,
                            ConstTensorView dw) {
-  BITNET_CHECK(x.rank() == 2 && w.rank() == 2 && x[1] == w[1] && dy.shape() == (Shape{x[0], w[0]}),
-               "x {}, w {}, dy {}: expected [rows, K], [N, K], [rows, N]", x.to_string(),
-               w.to_string(), dy.shape().to_string());
-  BITNET_CHECK(!dx || dx.shape() == x, "dx is {}, expected the shape of x, {}",
-               dx.shape().to_string(), x.to_string());
-  BITNET_CHECK(!dw || dw.shape() == w, "dw is {}, expected the shape of w, {}",
-               dw.shape().to_string(), w.to_string());
+  check_linear_backward(x, w, dy, dx, dw);
   return {x[0], w[0], x[1]};
 }
 
 void CpuBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
-  BITNET_CHECK(x.shape().rank() == 2 && w.shape().rank() == 2 && x.dim(1) == w.dim(1) &&
-                   y.shape() == (Shape{x.dim(0), w.dim(0)}),
-               "x {}, w {}, y {}: expected [rows, K], [N, K], [rows, N]", x.shape().to_string(),
-               w.shape().to_string(), y.shape().to_string());
+  check_linear(x.shape(), w.shape(), y);
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = w.dim(0);
   const float *from = x.as<float>().data(), *weights = w.as<float>().data();
   float* to = y.as<float>().data();

@@ -64,7 +64,7 @@ void CpuBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorVi
                        TensorView m, TensorView v) {
   const std::int64_t n = parameter.elements();
   check_adamw(step, gradient, parameter, m, v);
-  const AdamWFactors factors = adamw_factors<AdamWFactors>(step);
+  const AdamWFactors factors = adamw_factors(step);
   const float* g = gradient.as<float>().data();
   float *p = parameter.as<float>().data(), *first = m.as<float>().data(),
         *second = v.as<float>().data();

@@ -91,7 +91,7 @@ LimitMeasurement measure(const ThreadTeam& team, const LimitEffort& effort,
 MachineLimits::MachineLimits(int threads, const std::string& isa, const LimitEffort& effort)
     : team_(threads), isa_(chosen_cpu_isa(isa)), effort_(effort), kernels_(nullptr) {
   using cpu::Isa;
-  for (const Isa candidate : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512vnni})
+  for (const Isa candidate : {Isa::scalar, Isa::neon, Isa::avx2, Isa::avx512vnni, Isa::amx})
     if (isa_ == cpu::to_string(candidate)) kernels_ = cpu::limit_kernels(candidate);
   BITNET_CHECK(kernels_ != nullptr, "there are no limit kernels for '{}'", isa_);
   BITNET_CHECK(effort_.repeats >= 1 && effort_.seconds > 0 && effort_.memory_bytes >= kReadBlock,

@@ -6,9 +6,7 @@ namespace bitnet::cpu {
 
 void CpuBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, float eps,
                       TensorView y, TensorView stats) {
-  check_norm(x, gain, stats);
-  BITNET_CHECK(y.shape() == x.shape(), "a norm of {} got {} for its result", x.shape().to_string(),
-               y.shape().to_string());
+  check_norm(x, gain, y, stats);
   const std::int64_t n = x.dim(1);
   const RowNorm arguments = row_norm(kind, gain, eps);
   const float* from = x.as<float>().data();
@@ -21,10 +19,7 @@ void CpuBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, fl
 void CpuBackend::norm_backward(NormKind kind, ConstTensorView x, ConstTensorView gain,
                                ConstTensorView stats, ConstTensorView dy, TensorView dx,
                                bool accumulate_dx, TensorView dgain) {
-  check_norm(x, gain, stats);
-  BITNET_CHECK(dy.shape() == x.shape() && dx.shape() == x.shape(),
-               "dy is {} and dx {}, expected the shape of x, {}", dy.shape().to_string(),
-               dx.shape().to_string(), x.shape().to_string());
+  check_norm_backward(x, gain, stats, dy, dx, dgain);
   const std::int64_t n = x.dim(1);
   const RowNorm arguments = row_norm(kind, gain, 0.0f);
   const float *inputs = x.as<float>().data(), *row_stats = stats.as<float>().data(),
@@ -40,11 +35,7 @@ void CpuBackend::norm_backward(NormKind kind, ConstTensorView x, ConstTensorView
 
 void CpuBackend::norm_quantize(const NormArguments& norm, ConstTensorView x, TensorView codes,
                                TensorView act_scale, TensorView stats) {
-  check_norm(x, norm.gain, stats);
-  BITNET_CHECK(codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
-               "a quantised norm of {} got codes {} and act_scale {}, expected {} and [{}]",
-               x.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string(),
-               x.shape().to_string(), x.dim(0));
+  check_norm_quantize(norm, x, codes, act_scale, stats);
   const std::int64_t n = x.dim(1);
   const RowNorm arguments = row_norm(norm.kind, norm.gain, norm.eps);
   const float* from = x.as<float>().data();

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What the operations around a norm share: checks, arguments, the sum of the gain's gradient.
+// What the operations around a norm share: arguments, the sum of the gain's gradient.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
 
-#include "core/backend/backend.h"
+#include "core/backend/row_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/float_kernels.h"
 #include "core/cpu/stretches.h"
@@ -13,16 +13,6 @@
 namespace bitnet::cpu {
 
 constexpr std::int64_t kGainTile = 64;  // rows whose part of dgain is summed together
-
-inline void check_norm(ConstTensorView x, ConstTensorView gain, ConstTensorView stats) {
-  BITNET_CHECK(x.shape().rank() == 2 && x.dim(1) >= 1, "a norm's input is {}, expected [rows, D]",
-               x.shape().to_string());
-  BITNET_CHECK(stats.shape() == (Shape{x.dim(0), 2}), "a norm of {} got stats {}, expected [{}, 2]",
-               x.shape().to_string(), stats.shape().to_string(), x.dim(0));
-  BITNET_CHECK(!gain || gain.elements() == x.dim(1),
-               "a norm of {} has a gain of {} elements, expected {}", x.shape().to_string(),
-               gain.elements(), x.dim(1));
-}
 
 inline RowNorm row_norm(NormKind kind, ConstTensorView gain, float eps) {
   return {kind == NormKind::layer, gain.as<float>().data(), eps};
@@ -34,8 +24,6 @@ inline RowNorm row_norm(NormKind kind, ConstTensorView gain, float eps) {
 template <typename Body>
 void run_gain_tiles(const ThreadTeam& team, const FloatKernels& kernels, Scratch& scratch,
                     std::int64_t rows, std::int64_t n, TensorView dgain, const Body& body) {
-  BITNET_CHECK(!dgain || dgain.elements() == n, "dgain has {} elements, expected {}",
-               dgain.elements(), n);
   const std::int64_t tiles = tile_count(rows, kGainTile);
   float* const parts = dgain ? scratch.get<float>(tiles * n) : nullptr;  // [tiles, n]
   if (parts == nullptr) {

@@ -283,6 +283,9 @@ void store_products(const int32_t* acc, int64_t tokens, int64_t packed_rows, con
 
 const PanelKernels kPanelAvx2 = {
     .name = "avx2",
+    .block_rows = kTernaryRowBlock,
+    .begin_products = nullptr,
+    .end_products = nullptr,
     .ternary_products = ternary_products,
     .signed_products = signed_products,
     .row_sums = row_sums,

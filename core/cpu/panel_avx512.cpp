@@ -5,8 +5,8 @@
 
 #include <cstdint>
 
+#include "core/cpu/lanes_panel_avx512.h"
 #include "core/cpu/panel_kernels.h"
-#include "core/cpu/transpose_avx512.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -16,7 +16,6 @@ using std::int64_t;
 using std::int8_t;
 using std::uint8_t;
 
-constexpr int kLines = 4;           // registers of 16 outputs in a step
 constexpr int kRowBlock = 6;        // 4 lines x 6 rows = 24 accumulators of the 32 registers
 constexpr int kSignedOffset = 128;  // a signed panel holds value + 128, to be unsigned
 
@@ -40,34 +39,35 @@ __m512i broadcast(const int8_t* row) {
 template <int kRows>
 void row_block(const uint8_t* panel, int64_t steps, const int8_t* rows, int64_t row_stride,
                const int32_t* row_sums, int32_t offset, bool accumulate, int32_t* acc) {
-  __m512i sums[kRows][kLines];
+  __m512i sums[kRows][kPanelLines];
 #pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) {
     const auto wrapped =
         static_cast<std::uint32_t>(offset) * static_cast<std::uint32_t>(row_sums[t]);
     const __m512i start = _mm512_set1_epi32(static_cast<int32_t>(0u - wrapped));
 #pragma GCC unroll 4
-    for (int i = 0; i < kLines; ++i) {
+    for (int i = 0; i < kPanelLines; ++i) {
       sums[t][i] = accumulate
                        ? _mm512_add_epi32(start, _mm512_loadu_si512(acc + t * kPanelWidth + 16 * i))
                        : start;
     }
   }
   for (int64_t s = 0; s < steps; ++s) {
-    __m512i lines[kLines];
+    __m512i lines[kPanelLines];
 #pragma GCC unroll 4
-    for (int i = 0; i < kLines; ++i) lines[i] = _mm512_loadu_si512(panel + s * kPanelStep + 64 * i);
+    for (int i = 0; i < kPanelLines; ++i)
+      lines[i] = _mm512_loadu_si512(panel + s * kPanelStep + 64 * i);
 #pragma GCC unroll 8
     for (int t = 0; t < kRows; ++t) {
       const __m512i row = broadcast(rows + t * row_stride + 4 * s);
 #pragma GCC unroll 4
-      for (int i = 0; i < kLines; ++i) add_dot(sums[t][i], lines[i], row);
+      for (int i = 0; i < kPanelLines; ++i) add_dot(sums[t][i], lines[i], row);
     }
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kRows; ++t) {
 #pragma GCC unroll 4
-    for (int i = 0; i < kLines; ++i) {
+    for (int i = 0; i < kPanelLines; ++i) {
       _mm512_storeu_si512(acc + t * kPanelWidth + 16 * i, sums[t][i]);
     }
   }
@@ -144,105 +144,33 @@ void row_sums(const int8_t* rows, int64_t row_stride, int64_t columns, int64_t r
 
 // --- panels ---
 
-void forward_panel(const uint8_t* packed, int64_t row_stride, int64_t packed_rows, int64_t columns,
-                   uint8_t* panel) {
-  const __m512i mask = _mm512_set1_epi8(3);
-  for (int64_t c = 0; c < columns; c += 64) {
-    __m512i v[16];
-#pragma GCC unroll 16
-    for (int j = 0; j < 16; ++j) {
-      v[j] = j < packed_rows ? _mm512_loadu_si512(packed + j * row_stride + c)
-                             : _mm512_set1_epi8(0x55);  // four codes 1
-    }
-    transpose_16x16(v);
-#pragma GCC unroll 16
-    for (int s = 0; s < 16; ++s) {
-      uint8_t* lines = panel + (c / 4 + s) * kPanelStep;
-      // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
-      _mm512_storeu_si512(lines, _mm512_and_si512(v[s], mask));
-      _mm512_storeu_si512(lines + 64, _mm512_and_si512(_mm512_srli_epi16(v[s], 2), mask));
-      _mm512_storeu_si512(lines + 128, _mm512_and_si512(_mm512_srli_epi16(v[s], 4), mask));
-      _mm512_storeu_si512(lines + 192, _mm512_and_si512(_mm512_srli_epi16(v[s], 6), mask));
-    }
+// Codes as they are, values + 128.
+struct UnsignedForm {
+  template <int kQuarter>
+  static __m512i trits(__m512i packed) {
+    // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
+    return low_trits(_mm512_srli_epi16(packed, 2 * kQuarter));
   }
-}
-
-void input_gradient_panel(const uint8_t* packed, int64_t row_stride, int64_t packed_rows,
-                          uint8_t* panel) {
-  const __m512i mask = _mm512_set1_epi8(3);
-  for (int64_t r = 0; r < packed_rows; ++r) {
-#pragma GCC unroll 4
-    for (int i = 0; i < kLines; ++i) {
-      // A byte abcd (2 bits each) of each 32-bit element; shifted left by 6, 12 and 18 bits its
-      // codes c, b and a come to the bottom of bytes 1, 2 and 3.
-      const __m512i bytes = _mm512_cvtepu8_epi32(
-          _mm_loadu_si128(reinterpret_cast<const __m128i*>(packed + r * row_stride + 16 * i)));
-      const __m512i low = _mm512_or_si512(bytes, _mm512_slli_epi32(bytes, 6));
-      const __m512i high =
-          _mm512_or_si512(_mm512_slli_epi32(bytes, 12), _mm512_slli_epi32(bytes, 18));
-      _mm512_storeu_si512(panel + r * kPanelStep + 64 * i,
-                          _mm512_and_si512(_mm512_or_si512(low, high), mask));
-    }
+  static __m512i low_trits(__m512i codes) { return _mm512_and_si512(codes, _mm512_set1_epi8(3)); }
+  static __m512i values(__m512i x) {
+    return _mm512_xor_si512(x, _mm512_set1_epi8(-kSignedOffset));  // flips the top bit: adds 128
   }
-}
-
-void weight_gradient_panel(const int8_t* x, int64_t row_stride, int64_t tokens, int8_t* panel) {
-  const __m512i offset = _mm512_set1_epi8(-128);  // flips the top bit: adds 128
-  // Element 4 l + v takes element 4 v + l, so that the interleaving within 128-bit lanes below
-  // leaves neighbouring columns in each line.
-  const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
-  for (int64_t t = 0; t < tokens; t += 4) {
-    __m512i v[4];
-#pragma GCC unroll 4
-    for (int b = 0; b < 4; ++b) {
-      v[b] = offset;
-      if (t + b < tokens) {
-        const __m512i values = _mm512_loadu_si512(x + (t + b) * row_stride);
-        v[b] = _mm512_xor_si512(_mm512_permutexvar_epi32(order, values), offset);
-      }
-    }
-    const __m512i lo01 = _mm512_unpacklo_epi8(v[0], v[1]), hi01 = _mm512_unpackhi_epi8(v[0], v[1]);
-    const __m512i lo23 = _mm512_unpacklo_epi8(v[2], v[3]), hi23 = _mm512_unpackhi_epi8(v[2], v[3]);
-    int8_t* lines = panel + t / 4 * kPanelStep;
-    _mm512_storeu_si512(lines, _mm512_unpacklo_epi16(lo01, lo23));
-    _mm512_storeu_si512(lines + 64, _mm512_unpackhi_epi16(lo01, lo23));
-    _mm512_storeu_si512(lines + 128, _mm512_unpacklo_epi16(hi01, hi23));
-    _mm512_storeu_si512(lines + 192, _mm512_unpackhi_epi16(hi01, hi23));
-  }
-}
-
-// --- write-back ---
-
-void store_products(const int32_t* acc, int64_t tokens, int64_t packed_rows, const float* act_scale,
-                    float weight_scale, const float* residual, float* y, int64_t y_stride,
-                    int64_t quarter) {
-  const auto mask = static_cast<__mmask16>((1u << packed_rows) - 1);
-  for (int64_t t = 0; t < tokens; ++t) {
-    const __m512 scale = _mm512_set1_ps(act_scale[t] * weight_scale);
-#pragma GCC unroll 4
-    for (int i = 0; i < kLines; ++i) {
-      const int64_t place = t * y_stride + i * quarter;
-      const __m512i sums = _mm512_loadu_si512(acc + t * kPanelWidth + 16 * i);
-      __m512 out = _mm512_mul_ps(scale, _mm512_cvtepi32_ps(sums));
-      if (residual != nullptr) {
-        out = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, residual + place), out);
-      }
-      _mm512_mask_storeu_ps(y + place, mask, out);
-    }
-  }
-}
+};
 
 }  // namespace
 
 const PanelKernels kPanelAvx512 = {
     .name = "avx512vnni",
+    .block_rows = kRowBlock,
+    .begin_products = nullptr,
+    .end_products = nullptr,
     .ternary_products = ternary_products,
     .signed_products = signed_products,
     .row_sums = row_sums,
-    .forward_panel = forward_panel,
-    .input_gradient_panel = input_gradient_panel,
-    .weight_gradient_panel = weight_gradient_panel,
-    .store_products = store_products,
+    .forward_panel = lay_out_forward<UnsignedForm>,
+    .input_gradient_panel = lay_out_input_gradient<UnsignedForm>,
+    .weight_gradient_panel = lay_out_weight_gradient<UnsignedForm>,
+    .store_products = store_panel_products,
 };
 
 }  // namespace bitnet::cpu

@@ -20,11 +20,19 @@ inline constexpr std::int64_t kPanelStep = kPanelWidth * 4;  // bytes of a step
 
 struct PanelKernels {
   const char* name;
+  // Rows that a call works on together: of a multiple of it none is left over. The rows of a block
+  // pass all panels of a tile before the next ones do.
+  std::int64_t block_rows;
 
   // --- products ---
+  // A thread calls products between these two (PanelScope, panel_scope.h); null where a table needs
+  // neither. AMX: the shape of the tile registers.
+  void (*begin_products)();
+  void (*end_products)();
   // acc[t * kPanelWidth + o] = [accumulate: its old value +] sum over s < steps, b < 4 of
   //   trit(panel[s][o][b]) * rows[t * row_stride + 4 s + b]      trit = code - 1, code 0..2
-  // row_sums[t]: the sum of the row over these 4 * steps elements. Sums wrap modulo 2^32, hence are
+  // row_sums[t]: the sum of the row over these 4 * steps elements; not read by a table without
+  // row_sums(). Sums wrap modulo 2^32, hence are
   // exact where the result fits: |row| <= 128, 4 * steps < 2^24.
   void (*ternary_products)(const std::uint8_t* panel, std::int64_t steps, const std::int8_t* rows,
                            std::int64_t row_stride, const std::int32_t* row_sums,
@@ -36,10 +44,13 @@ struct PanelKernels {
                           std::int64_t row_count, bool accumulate, std::int32_t* acc);
 
   // sums[t] = sum over c < columns (a multiple of 64) of rows[t * row_stride + c]
+  // Null where the products need no sums.
   void (*row_sums)(const std::int8_t* rows, std::int64_t row_stride, std::int64_t columns,
                    std::int64_t row_count, std::int32_t* sums);
 
   // --- panels of packed ternary weights (core/quant/ternary.h) ---
+  // "code" stands for what this table's ternary_products takes: the code 0..2, or (AMX) the signed
+  // trit.
   // Outputs of a forward product: 16 packed rows, `columns` (a multiple of 64) columns of each.
   // Output 16 i + j is row j of quarter i: panel[s][16 i + j][b] = code(i, row j, column 4 s + b).
   // packed_rows < 16 leaves the missing rows' codes 1 (trit 0).
@@ -51,7 +62,7 @@ struct PanelKernels {
                                std::int64_t packed_rows, std::uint8_t* panel);
   // Outputs of dw = dyᵀ · x: 64 columns of `tokens` rows of codes, a step being four tokens:
   //   panel[s][c][b] = x[(4 s + b) * row_stride + c], 0 beyond the last token.
-  // The bytes are in the form that this table's signed_products takes (AVX-512: value + 128).
+  // The bytes are in the form that this table's signed_products takes: the value, or (AVX-512) value + 128.
   void (*weight_gradient_panel)(const std::int8_t* x, std::int64_t row_stride, std::int64_t tokens,
                                 std::int8_t* panel);
 
@@ -70,6 +81,7 @@ struct PanelKernels {
 extern const PanelKernels kPanelScalar;
 extern const PanelKernels kPanelAvx2;
 extern const PanelKernels kPanelAvx512;
+extern const PanelKernels kPanelAmx;
 extern const PanelKernels kPanelNeon;
 
 // The table of an available instruction set; nullptr when this build has none for it.

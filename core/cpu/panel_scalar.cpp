@@ -105,6 +105,9 @@ void store_products(const std::int32_t* acc, std::int64_t tokens, std::int64_t p
 
 const PanelKernels kPanelScalar = {
     .name = "scalar",
+    .block_rows = 6,
+    .begin_products = nullptr,
+    .end_products = nullptr,
     .ternary_products = ternary_products,
     .signed_products = signed_products,
     .row_sums = row_sums,

@@ -4,8 +4,9 @@
 #include <atomic>
 #include <bit>
 
-#include "core/backend/packed_shape.h"
-#include "core/base/machine.h"
+#include "core/backend/element_checks.h"
+#include "core/backend/row_checks.h"
+#include "core/backend/weight_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/integer_kernels.h"
 #include "core/cpu/stretches.h"
@@ -13,8 +14,6 @@
 namespace bitnet::cpu {
 namespace {
 
-// Codes from this size on are an output head's, which each token reads as a whole.
-constexpr std::int64_t kTableBytes = std::int64_t{32} << 20;
 constexpr std::int64_t kCheckedBytes = 1 << 18;  // of a task of valid_codes
 
 // The statistics of a stretch of weights that shares one scale.
@@ -115,17 +114,13 @@ WeightStatistics matrix_statistics(const ThreadTeam& team, const IntegerKernels&
 }  // namespace
 
 void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, TensorView act_scale) {
-  BITNET_CHECK(
-      x.shape().rank() == 2 && codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
-      "activations {}, codes {}, act_scale {}: expected [rows, K], [rows, K], [rows]",
-      x.shape().to_string(), codes.shape().to_string(), act_scale.shape().to_string());
+  check_quantized(x, codes, act_scale);
   const std::int64_t columns = x.dim(1);
   const bool widen = x.dtype() == DType::bf16;
   const float* floats = widen ? nullptr : x.as<float>().data();
   const auto* halves = reinterpret_cast<const std::uint16_t*>(x.raw());
   std::int8_t* to = codes.as<std::int8_t>().data();
   float* scale = act_scale.as<float>().data();
-  if (codes.bytes() >= kTableBytes) take_large_pages(to, codes.bytes());
   // A few large tasks for a large matrix: threads that touch one fresh page together each fill one.
   constexpr std::int64_t kTasks = 64;
   const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
@@ -142,10 +137,7 @@ void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, Tenso
 
 void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
                                         TensorView x) {
-  BITNET_CHECK(
-      x.shape().rank() == 2 && codes.shape() == x.shape() && act_scale.elements() == x.dim(0),
-      "codes {}, act_scale {}, activations {}: expected [rows, K], [rows], [rows, K]",
-      codes.shape().to_string(), act_scale.shape().to_string(), x.shape().to_string());
+  check_quantized(x, codes, act_scale);
   const std::int64_t columns = x.dim(1);
   const std::int8_t* from = codes.as<std::int8_t>().data();
   const float* scale = act_scale.as<float>().data();
@@ -160,15 +152,7 @@ void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView a
 
 void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
                                   TensorView weight_scale, TensorView flips) {
-  BITNET_CHECK(q.kind != LinearKind::float32, "a float linear layer has no codes");
-  const PackedShape shape = packed_shape(packed, weight_scale);
-  BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
-               "weights {} do not pack into {}, expected [{}, {}]", w.shape().to_string(),
-               packed.shape().to_string(), shape.outputs, shape.inputs);
-  BITNET_CHECK(shape.single_scale == (q.group_size == 0) &&
-                   (shape.single_scale || shape.group_size == q.group_size),
-               "{} scales do not belong to [{}, {}] weights in groups of {} columns",
-               weight_scale.elements(), shape.outputs, shape.inputs, q.group_size);
+  const PackedShape shape = check_quantize_weights(q, w, packed, weight_scale, flips);
   const float* weights = w.as<float>().data();
   float* scales = weight_scale.as<float>().data();
   std::uint8_t* bytes = packed.as<std::uint8_t>().data();
@@ -215,10 +199,7 @@ void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, T
 
 void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                                     TensorView w) {
-  const PackedShape shape = packed_shape(packed, weight_scale);
-  BITNET_CHECK(w.shape() == (Shape{shape.outputs, shape.inputs}),
-               "packed weights {} do not unpack into {}", packed.shape().to_string(),
-               w.shape().to_string());
+  const PackedShape shape = check_weights(w, packed, weight_scale);
   const std::uint8_t* bytes = packed.as<std::uint8_t>().data();
   const float* scales = weight_scale.as<float>().data();
   float* weights = w.as<float>().data();
@@ -240,9 +221,7 @@ void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weig
 }
 
 void CpuBackend::blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) {
-  BITNET_CHECK(quantized.elements() == x.elements() && out.elements() == x.elements(),
-               "cannot blend {} with {} into {}", x.shape().to_string(),
-               quantized.shape().to_string(), out.shape().to_string());
+  check_blend(x, quantized, out);
   const float* a = x.as<float>().data();
   const float* b = quantized.as<float>().data();
   float* y = out.as<float>().data();

@@ -63,3 +63,71 @@ TEST_CASE("a thread that is done takes over the tasks of one that is held up") {
   });
   CHECK(runs == 10);
 }
+
+TEST_CASE("the first tasks of a team's threads divide all tasks") {
+  for (const int threads : {1, 2, 3, 65, 130}) {
+    const ThreadTeam team(threads);
+    for (const std::int64_t count : {0, 1, 2, 64, 200}) {
+      INFO(threads << " threads, " << count << " tasks");
+      CHECK(team.first_task(count, 0) == 0);
+      CHECK(team.first_task(count, threads) == count);
+      bool ascending = true;
+      for (int t = 0; t < threads; ++t)
+        ascending = ascending && team.first_task(count, t) <= team.first_task(count, t + 1);
+      CHECK(ascending);
+    }
+  }
+}
+
+TEST_CASE("a team that stays awake runs every task exactly once") {
+  const auto nothing_to_do = [](int) { return false; };
+  for (const int threads : {1, 2, 3, 70}) {
+    INFO(threads << " threads");
+    const ThreadTeam team(threads);
+    std::vector<std::atomic<int>> runs(200);
+    const auto some_calls = [&] {
+      for (std::int64_t call = 0; call < 100; ++call)
+        team.run(2 * call, [&](std::int64_t i) { ++runs[static_cast<std::size_t>(i)]; });
+    };
+    team.stay_awake(some_calls, nothing_to_do);
+    team.stay_awake([&] { team.stay_awake(some_calls, nothing_to_do); }, nothing_to_do);
+    bool right = true;
+    for (std::size_t i = 0; i < runs.size(); ++i)
+      right = right && runs[i] == 2 * (99 - static_cast<int>(i) / 2);
+    CHECK(right);
+  }
+}
+
+TEST_CASE("a team that stays awake rethrows exceptions and stays usable") {
+  const ThreadTeam team(2);
+  const auto nothing_to_do = [](int) { return false; };
+  std::atomic<int> runs{0};
+  team.stay_awake(
+      [&] {
+        for (int i = 0; i < 3; ++i) {
+          CHECK_THROWS_AS(team.run(10,
+                                   [](std::int64_t task) {
+                                     if (task == 8) throw Error("task 8");
+                                   }),
+                          Error);
+          team.run(10, [&](std::int64_t) { ++runs; });
+        }
+      },
+      nothing_to_do);
+  CHECK(runs == 30);
+  CHECK_THROWS_AS(team.stay_awake([] { throw Error("body"); }, nothing_to_do), Error);
+  team.run(10, [&](std::int64_t) { ++runs; });
+  CHECK(runs == 40);
+}
+
+TEST_CASE("the threads of a team that stays awake use the time in which they wait") {
+  const ThreadTeam team(3);
+  std::atomic<int> calls[3] = {0, 0, 0};
+  const auto idle = [&](int thread) { return ++calls[thread] < 100; };
+  team.stay_awake(
+      [&] {
+        while (calls[1] == 0 || calls[2] == 0) std::this_thread::yield();
+      },
+      idle);
+  CHECK(calls[0] == 0);  // it did not wait
+}

@@ -11,7 +11,7 @@ namespace bitnet::test {
 inline std::vector<cpu::Isa> available_isas() {
   std::vector<cpu::Isa> isas;
   for (const cpu::Isa isa :
-       {cpu::Isa::scalar, cpu::Isa::neon, cpu::Isa::avx2, cpu::Isa::avx512vnni}) {
+       {cpu::Isa::scalar, cpu::Isa::neon, cpu::Isa::avx2, cpu::Isa::avx512vnni, cpu::Isa::amx}) {
     if (cpu::isa_available(isa)) isas.push_back(isa);
   }
   return isas;

@@ -70,7 +70,7 @@ TEST_CASE("without a wish the best instruction set runs, and an argument beats t
 }
 
 TEST_CASE("an instruction set that cannot run is refused with the list of those that can") {
-  for (const std::string isa : {"sse9", "neon", "avx2", "avx512vnni"}) {
+  for (const std::string isa : {"sse9", "neon", "avx2", "avx512vnni", "amx"}) {
     const auto available = available_cpu_isas();
     if (std::find(available.begin(), available.end(), isa) != available.end()) continue;
     for (const bool by_environment : {false, true}) {

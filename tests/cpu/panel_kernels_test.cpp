@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Every table of panel kernels against the sums written out. Depends on bitnet_kernels alone.
 #include "core/cpu/panel_kernels.h"
+#include "core/cpu/panel_scope.h"
 
 #include <cstdint>
 #include <random>
@@ -94,7 +95,8 @@ TEST_CASE("products of a forward panel are the ternary dot products of its rows"
   const PanelKernels& kernels = generated_kernels();
   INFO(kernels.name);
   for (const std::int64_t columns : {64, 128, 192, 704}) {
-    for (std::int64_t tokens = 0; tokens <= 13; ++tokens) {
+    for (const std::int64_t tokens :
+         {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 17, 31, 32, 33, 48, 49, 64}) {
       const std::int64_t packed_rows = 1 + (tokens * 5 + columns / 64) % 16;
       const bool accumulate = tokens % 2 == 1;
       INFO("columns " << columns << ", tokens " << tokens << ", packed rows " << packed_rows);
@@ -110,6 +112,7 @@ TEST_CASE("products of a forward panel are the ternary dot products of its rows"
             return j < packed_rows ? trit(at(packed, j * stride + k), i) : 0;
           },
           [&](Rows& r, bool add) {
+            const PanelScope scope(kernels);
             kernels.ternary_products(panel.data(), r.columns / 4, r.values.data(), r.stride,
                                      r.sums.data(), r.count, add, r.acc.data());
           });
@@ -120,8 +123,8 @@ TEST_CASE("products of a forward panel are the ternary dot products of its rows"
 TEST_CASE("products of an input gradient panel are the dot products of its columns") {
   const PanelKernels& kernels = generated_kernels();
   INFO(kernels.name);
-  for (const std::int64_t packed_rows : {1, 2, 7, 39, 40, 41, 96}) {
-    for (const std::int64_t tokens : {1, 4, 6, 9}) {
+  for (const std::int64_t packed_rows : {1, 2, 7, 15, 16, 17, 39, 40, 41, 96}) {
+    for (const std::int64_t tokens : {1, 4, 6, 9, 16, 17, 32, 33, 50}) {
       INFO("packed rows " << packed_rows << ", tokens " << tokens);
       const std::int64_t stride = 192;
       auto packed = random_packed(stride * packed_rows, 7);
@@ -134,6 +137,7 @@ TEST_CASE("products of an input gradient panel are the dot products of its colum
             return trit(at(packed, k / 4 * stride + o), k % 4);
           },
           [&](Rows& r, bool add) {
+            const PanelScope scope(kernels);
             kernels.ternary_products(panel.data(), packed_rows, r.values.data(), r.stride,
                                      r.sums.data(), r.count, add, r.acc.data());
           });
@@ -144,8 +148,8 @@ TEST_CASE("products of an input gradient panel are the dot products of its colum
 TEST_CASE("products of a weight gradient panel are the sums over its tokens") {
   const PanelKernels& kernels = generated_kernels();
   INFO(kernels.name);
-  for (const std::int64_t tokens : {1, 2, 3, 4, 5, 64, 131, 256}) {
-    for (const std::int64_t outputs : {1, 2, 3, 4, 5, 6, 7, 11}) {
+  for (const std::int64_t tokens : {1, 2, 3, 4, 5, 61, 64, 65, 131, 256}) {
+    for (const std::int64_t outputs : {1, 2, 3, 4, 5, 6, 7, 11, 16, 17, 32, 33, 47}) {
       INFO("tokens " << tokens << ", outputs " << outputs);
       const std::int64_t stride = 192, steps = (tokens + 3) / 4;
       auto x = random_values(stride * tokens, -127, 11);
@@ -156,6 +160,7 @@ TEST_CASE("products of a weight gradient panel are the sums over its tokens") {
           rows, outputs % 2 == 0,
           [&](std::int64_t o, std::int64_t k) { return k < tokens ? at(x, k * stride + o) : 0; },
           [&](Rows& r, bool add) {
+            const PanelScope scope(kernels);
             kernels.signed_products(panel.data(), steps, r.values.data(), r.stride, r.sums.data(),
                                     r.count, add, r.acc.data());
           });
@@ -166,6 +171,7 @@ TEST_CASE("products of a weight gradient panel are the sums over its tokens") {
 TEST_CASE("row_sums is the sum of each row") {
   const PanelKernels& kernels = generated_kernels();
   INFO(kernels.name);
+  if (kernels.row_sums == nullptr) return;
   for (const std::int64_t columns : {64, 128, 704}) {
     for (const std::int64_t count : {0, 1, 3, 4, 5, 13}) {
       INFO("columns " << columns << ", rows " << count);
@@ -184,11 +190,13 @@ TEST_CASE("ternary products hold the largest sums of long rows") {
   for (const int code : {0, 1, 2}) {
     for (const int value : {-128, 127}) {
       const std::int64_t columns = 16384, tokens = 7;
-      const std::vector<std::uint8_t> panel(columns / 4 * kPanelStep,
-                                            static_cast<std::uint8_t>(code));
+      const std::vector<std::uint8_t> packed(columns * 16, static_cast<std::uint8_t>(code * 0x55));
+      std::vector<std::uint8_t> panel(columns / 4 * kPanelStep);
+      kernels.forward_panel(packed.data(), columns, 16, columns, panel.data());
       const std::vector<std::int8_t> rows(columns * tokens, static_cast<std::int8_t>(value));
       const std::vector<std::int32_t> sums(tokens, value * 16384);
       std::vector<std::int32_t> acc(tokens * kPanelWidth, -1);
+      const PanelScope scope(kernels);
       kernels.ternary_products(panel.data(), columns / 4, rows.data(), columns, sums.data(), tokens,
                                false, acc.data());
       CHECK(acc == std::vector<std::int32_t>(acc.size(), (code - 1) * value * 16384));
@@ -208,6 +216,7 @@ TEST_CASE("signed products hold the largest sums of long rows") {
       const std::vector<std::int8_t> rows(tokens * outputs, static_cast<std::int8_t>(row));
       const std::vector<std::int32_t> sums(outputs, row * (1 << 16));
       std::vector<std::int32_t> acc(outputs * kPanelWidth, -1);
+      const PanelScope scope(kernels);
       kernels.signed_products(panel.data(), tokens / 4, rows.data(), tokens, sums.data(), outputs,
                               false, acc.data());
       CHECK(acc == std::vector<std::int32_t>(acc.size(), value * row * (1 << 16)));

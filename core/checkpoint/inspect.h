@@ -10,29 +10,15 @@
 #include <string>
 #include <vector>
 
+#include "core/checkpoint/tensor_report.h"
 #include "core/model/model_config.h"
 #include "core/model/parameters.h"
 
 namespace bitnet {
 
-struct FloatStatistics {  // over the finite values
-  double min = 0, max = 0, mean = 0, std = 0;
-  std::int64_t non_finite = 0;
-};
-
-struct TensorReport {
-  std::string name, dtype;
-  std::vector<std::int64_t> shape;
-  std::uint64_t bytes = 0;
-  std::optional<FloatStatistics> values;  // F32 and BF16
-  // Projections of a quantised model: what is stored, or for latent weights what they would be
-  // quantised to.
-  std::optional<CodeCounts> codes;
-  std::optional<double> weight_scale;  // the mean over groups
-};
-
 struct InspectReport {
   std::filesystem::path file;
+  std::string format = "safetensors";  // of a model in another format, what it is
   std::uint64_t file_bytes = 0;
   std::map<std::string, std::string> metadata;
   std::optional<ModelConfig> config;

@@ -57,8 +57,10 @@ ordered_json config_to_json(const ModelConfig& original, WeightForm form, FloatD
   object.update(write_fields([&](FieldVisitor& visitor) { config.visit_fields(visitor); }));
   object["attention_bias"] = false;
   object["attention_dropout"] = 0.0;
-  object["bos_token_id"] = 0;
-  object["eos_token_id"] = 0;
+  if (config.vocab_size <= kByteValues) {  // byte 0; other ids are the tokenizer's affair
+    object["bos_token_id"] = 0;
+    object["eos_token_id"] = 0;
+  }
   object["use_cache"] = true;
   if (config.quantized()) {
     object["quantization_config"] = {

@@ -25,7 +25,7 @@ const Entry& entry_of(const SafetensorsFile& file, const std::string& name, std:
 }
 
 void copy_floats(Backend& backend, const Entry& entry, TensorView destination) {
-  if (entry.dtype == "BF16") {
+  if (entry.dtype != "F32") {
     std::vector<float> floats(static_cast<std::size_t>(entry.elements()));
     decode_floats(entry, 0, floats);
     backend.copy_from_host(floats.data(), destination);
@@ -60,7 +60,8 @@ TensorSource packed_source(Backend& backend, std::shared_ptr<const SafetensorsFi
   return [&backend, file = std::move(file)](const StoredTensor& wanted) {
     const Entry& entry = entry_of(*file, wanted.name, wanted.shape.elements());
     const bool bf16 = entry.dtype == "BF16";
-    if (bf16 && !wanted.may_be_bf16) return copied_floats(backend, entry, wanted.shape);
+    const bool widened = entry.dtype == "F16" || (bf16 && !wanted.may_be_bf16);
+    if (widened) return copied_floats(backend, entry, wanted.shape);
     Tensor tensor =
         backend.adopt(file, entry.bytes.data(), bf16 ? DType::bf16 : wanted.dtype, wanted.shape);
     if (wanted.dtype == DType::u8) check_codes(backend, *file, entry, tensor);

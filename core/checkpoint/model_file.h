@@ -11,8 +11,8 @@
 #include <memory>
 #include <string>
 
+#include "core/base/safetensors.h"
 #include "core/checkpoint/model_config_json.h"
-#include "core/checkpoint/safetensors.h"
 #include "core/model/transformer.h"
 
 namespace bitnet {
@@ -77,7 +77,7 @@ PackedReport save_packed(
 // A tensor of a model file as the configuration demands it.
 struct ExpectedTensor {
   std::string name;
-  bool packed = false;  // U8, else F32 or BF16
+  bool packed = false;  // U8, else F32, BF16 or F16
   bool scale = false;   // weight scales: finite and positive
   std::vector<std::int64_t> shape;
 };

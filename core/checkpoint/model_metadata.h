@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the files of core/checkpoint share about model.safetensors; not for other parts.
+// What the files of core/checkpoint and core/convert share about model.safetensors.
 #pragma once
 
 #include <map>

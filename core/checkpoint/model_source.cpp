@@ -65,7 +65,7 @@ ConfigText read_config_text(const SafetensorsFile& file) {
 }
 
 std::string dtype_text(const ExpectedTensor& expected) {
-  return expected.packed ? "U8" : "F32 or BF16";
+  return expected.packed ? "U8" : "F32, BF16 or F16";
 }
 
 void check_tensor(const SafetensorsFile& file, const ExpectedTensor& expected) {

@@ -7,8 +7,8 @@
 
 #include "core/base/config_io.h"
 #include "core/base/error.h"
+#include "core/base/safetensors.h"
 #include "core/checkpoint/model_metadata.h"
-#include "core/checkpoint/safetensors.h"
 
 namespace bitnet {
 namespace {
@@ -29,6 +29,7 @@ void visit_state(TrainingState& state, FieldVisitor& visitor) {
   visitor.field("quant_amount", state.quant_amount, 0, 1,
                 "quantisation warm-up of the last update");
   visitor.field("version", state.version, {}, "version of the program");
+  visitor.field("device", state.device, {}, "device of the last update");
 }
 
 struct Moment {

@@ -15,11 +15,12 @@ namespace bitnet {
 
 struct TrainingState {
   std::int64_t step = 0;    // updates done
-  std::int64_t tokens = 0;  // bytes trained on
+  std::int64_t tokens = 0;  // trained on
   std::uint64_t seed = 0;
   double quant_amount = 1.0;                 // λ of the last update
   std::optional<double> best_bits_per_byte;  // of the checkpoints so far, this one too
   std::string version;                       // of the program that wrote it
+  std::string device;                        // Backend::name() of the last update; "" if unknown
 
   bool operator==(const TrainingState&) const = default;
 };

@@ -137,7 +137,8 @@ struct TrainingCheckpoint : Checkpoint {
       first.push_back(backend->make_tensor(DType::f32, p.spec.shape));
       second.push_back(backend->make_tensor(DType::f32, p.spec.shape));
     }
-    save_training_state(*backend, latent, {.step = 12, .best_bits_per_byte = 1.5, .version = "1"},
+    save_training_state(*backend, latent,
+                        {.step = 12, .best_bits_per_byte = 1.5, .version = "1", .device = "cpu"},
                         model->parameters(), first, second);
   }
 };

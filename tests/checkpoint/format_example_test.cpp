@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/base/file.h"
-#include "core/checkpoint/safetensors.h"
+#include "core/base/safetensors.h"
 #include "core/quant/ternary.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_folder.h"

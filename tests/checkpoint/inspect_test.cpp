@@ -137,7 +137,8 @@ TEST_CASE("a model with wrong tensors is inspected, with warnings") {
   write_safetensors(folder / "changed", tensors, file.metadata());
   const InspectReport report = inspect_file(folder / "changed");
   CHECK(warns(report, "tensor 'model.norm.weight' is missing"));
-  CHECK(warns(report, "tensor '" + kQuery + "' is F32 [32, 128], expected F32 or BF16 [64, 64]"));
+  CHECK(warns(report,
+              "tensor '" + kQuery + "' is F32 [32, 128], expected F32, BF16 or F16 [64, 64]"));
   CHECK(warns(report, "unknown tensor 'surprise\\x0a'"));
   CHECK(!tensor(report, kQuery).codes);
 }

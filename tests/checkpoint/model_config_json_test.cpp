@@ -56,6 +56,9 @@ TEST_CASE("config.json holds what Hugging Face needs") {
   CHECK(object["tie_word_embeddings"] == true);
   CHECK(object["bos_token_id"] == 0);
   CHECK(object["eos_token_id"] == 0);
+  ModelConfig with_tokenizer = test::tiny_config();
+  with_tokenizer.vocab_size = 1000;  // whose ids the tokenizer knows
+  CHECK_FALSE(written(with_tokenizer).contains("eos_token_id"));
   CHECK(object["quantization_config"] == json{{"quant_method", "bitnet"},
                                               {"linear_class", "autobitlinear"},
                                               {"quantization_mode", "online"}});

@@ -201,7 +201,7 @@ TEST_CASE("a file whose tensors are not the model's is refused by tensor") {
   };
   SECTION("missing") {
     file.remove(kQuery);
-    contains(refusal(), "tensor '" + kQuery + "' is missing; expected F32 or BF16 [64, 64]");
+    contains(refusal(), "tensor '" + kQuery + "' is missing; expected F32, BF16 or F16 [64, 64]");
   }
   SECTION("unknown") {
     file.tensors.push_back({.name = "surprise", .dtype = "U8", .shape = {1}});
@@ -210,11 +210,11 @@ TEST_CASE("a file whose tensors are not the model's is refused by tensor") {
   }
   SECTION("shape") {
     file.tensors[query].shape = {32, 128};
-    contains(refusal(), "is F32 [32, 128], expected F32 or BF16 [64, 64]");
+    contains(refusal(), "is F32 [32, 128], expected F32, BF16 or F16 [64, 64]");
   }
   SECTION("dtype") {
     file.tensors[query].dtype = "I32";
-    contains(refusal(), "is I32 [64, 64], expected F32 or BF16 [64, 64]");
+    contains(refusal(), "is I32 [64, 64], expected F32, BF16 or F16 [64, 64]");
   }
   SECTION("more layers than tensors") {
     auto config = nlohmann::json::parse(file.metadata["bitnet_config"]);

@@ -212,6 +212,9 @@ TEST_CASE("a packed folder replaces another only by force, and nothing else ever
   save_latent(*model, folder / "latent");
   CHECK_THROWS_AS(save_packed(*model, folder / "latent", FloatDtype::f32, true), Error);
   CHECK(resolve_model(folder / "latent").form == WeightForm::latent);
+  make_folders(folder / "odd" / "model.safetensors");  // what cannot be read may hold anything
+  CHECK_THROWS_AS(save_packed(*model, folder / "odd", FloatDtype::f32, true), Error);
+  CHECK(fs::exists(folder / "odd" / "model.safetensors"));
   write_file(folder / "file", "");
   CHECK_THROWS_AS(save_packed(*model, folder / "file", FloatDtype::f32, true), Error);
   make_folders(folder / "empty");
@@ -261,13 +264,12 @@ TEST_CASE("what killed programs left of a packed folder is removed") {
   const auto model = test::make_small_model(*backend, test::small_config("b158", 1));
   save_packed(*model, folder / "p", FloatDtype::f32, false);
   // No process has an id above 2^22, Linux's largest; process 1 always lives.
-  for (const char* name : {"p.quantize-tmp-4194305", "p.quantize-old-4194305", "p.quantize-tmp-1",
-                           "p.quantize-tmp-mine", "q.quantize-tmp-4194305", "p.old-4194305"})
+  for (const char* name : {"p.bitnet-tmp-4194305", "p.bitnet-old-4194305", "p.bitnet-tmp-1",
+                           "p.bitnet-tmp-mine", "q.bitnet-tmp-4194305", "p.old-4194305"})
     make_folders(folder / name);
   save_packed(*model, folder / "p", FloatDtype::f32, true);
-  CHECK(names_in(folder.path()) == std::set<std::string>{"p", "p.quantize-tmp-1",
-                                                         "p.quantize-tmp-mine", "p.old-4194305",
-                                                         "q.quantize-tmp-4194305"});
+  CHECK(names_in(folder.path()) == std::set<std::string>{"p", "p.bitnet-tmp-1", "p.bitnet-tmp-mine",
+                                                         "p.old-4194305", "q.bitnet-tmp-4194305"});
 }
 
 // When the format changes: keep this fixture for the reader, and let the environment variable write

@@ -7,7 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/file.h"
-#include "core/checkpoint/safetensors.h"
+#include "core/base/safetensors.h"
 #include "tests/checkpoint/small_model.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_folder.h"
@@ -39,6 +39,7 @@ TrainingState sample_state() {
   state.quant_amount = 0.1;
   state.best_bits_per_byte = 1.0 / 3;
   state.version = "0.1.0";
+  state.device = "cuda";
   return state;
 }
 

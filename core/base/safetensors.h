@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "core/base/file.h"
+#include "core/base/half.h"
 
 namespace bitnet {
 
@@ -29,7 +30,8 @@ class SafetensorsFile {
     std::uint64_t offset = 0;  // of `bytes` in the file
 
     std::int64_t elements() const;
-    bool is_float() const { return dtype == "F32" || dtype == "BF16"; }  // decode_floats() reads it
+    // decode_floats() reads it.
+    bool is_float() const { return dtype == "F32" || dtype == "BF16" || dtype == "F16"; }
   };
 
   // Throws Error when the file cannot be read, FormatError when it breaks a rule.
@@ -49,11 +51,8 @@ class SafetensorsFile {
   std::map<std::string, std::size_t, std::less<>> index_;
 };
 
-// Elements [first, first + out.size()) of an F32 or BF16 entry as floats (exact).
+// Elements [first, first + out.size()) of an F32, BF16 or F16 entry as floats (exact).
 void decode_floats(const SafetensorsFile::Entry& entry, std::int64_t first, std::span<float> out);
-
-// The nearest bf16 value, ties to even; infinities and NaN stay what they are.
-std::uint16_t to_bf16(float value);
 
 // "[4, 256]"
 std::string shape_text(std::span<const std::int64_t> shape);

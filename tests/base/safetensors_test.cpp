@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "core/checkpoint/safetensors.h"
+#include "core/base/safetensors.h"
 
 #include <bit>
 #include <cmath>

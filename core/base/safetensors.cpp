@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include "core/checkpoint/safetensors.h"
+#include "core/base/safetensors.h"
 
 #include <algorithm>
 #include <bit>
@@ -298,18 +298,12 @@ void decode_floats(const SafetensorsFile::Entry& entry, std::int64_t first, std:
     std::memcpy(out.data(), entry.bytes.data() + start * sizeof(float), out.size_bytes());
     return;
   }
+  const bool bf16 = entry.dtype == "BF16";
   const std::uint8_t* source = entry.bytes.data() + start * 2;
-  for (std::size_t i = 0; i < out.size(); ++i) {  // bf16 is the upper half of the fp32 bits
-    const std::uint32_t bits = static_cast<std::uint32_t>(source[2 * i]) << 16 |
-                               static_cast<std::uint32_t>(source[2 * i + 1]) << 24;
-    out[i] = std::bit_cast<float>(bits);
+  for (std::size_t i = 0; i < out.size(); ++i) {
+    const auto half = static_cast<std::uint16_t>(source[2 * i] | source[2 * i + 1] << 8);
+    out[i] = bf16 ? from_bf16(half) : from_f16(half);
   }
-}
-
-std::uint16_t to_bf16(float value) {
-  const auto bits = std::bit_cast<std::uint32_t>(value);
-  if (value != value) return static_cast<std::uint16_t>(bits >> 16 | 0x40);  // stay a quiet NaN
-  return static_cast<std::uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 std::string shape_text(std::span<const std::int64_t> shape) {

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT
-// Cuts the training bytes into windows of T inputs and T targets. Which window a row of a batch
+// Cuts the training tokens into windows of T inputs and T targets. Which window a row of a batch
 // holds is a pure function of (seed, step, index): a resumed run, or one that asks in another
-// order, sees the same bytes.
+// order, sees the same tokens.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <string>
+
+#include "core/data/token_span.h"
 
 namespace bitnet {
 
@@ -28,14 +30,14 @@ struct BatchPlan {
   std::int64_t windows_per_step() const { return batch_size * micro_batches; }
 };
 
-// Borrows the bytes, which must outlive it.
+// Borrows the tokens, which must outlive it.
 class BatchLoader {
  public:
-  // Throws UsageError for a plan out of range, Error when `train` holds fewer than T + 1 bytes.
-  BatchLoader(std::span<const std::uint8_t> train, const BatchPlan& plan);
+  // Throws UsageError for a plan out of range, Error when `train` holds fewer than T + 1 tokens.
+  BatchLoader(TokenSpan train, const BatchPlan& plan);
 
   // The rows of micro-batch 0 <= micro_batch < micro_batches of step 0 <= step < 2^32. targets[i]
-  // is the byte that follows tokens[i].
+  // is the token that follows tokens[i].
   void batch(std::int64_t step, std::int64_t micro_batch,
              std::span<std::int32_t> tokens,          // [B, T]
              std::span<std::int32_t> targets) const;  // [B, T]
@@ -45,7 +47,7 @@ class BatchLoader {
  private:
   std::uint64_t window_start(std::int64_t step, std::int64_t index) const;
 
-  std::span<const std::uint8_t> train_;
+  TokenSpan train_;
   BatchPlan plan_;
 };
 

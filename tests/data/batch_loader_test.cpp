@@ -135,7 +135,7 @@ TEST_CASE("the batch loader refuses data and plans that cannot work") {
   const auto bytes = counting_bytes(5);
   CHECK_THROWS_WITH(
       BatchLoader(bytes, BatchPlan{5, 1, 1, "random", 1}),
-      "the training split has 5 bytes, but a window of sequence length 5 takes 6; use "
+      "the training split has 5 tokens, but a window of sequence length 5 takes 6; use "
       "more data, a larger share in data.split, or a shorter train.sequence_length");
   CHECK_THROWS_AS(BatchLoader({}, BatchPlan{1, 1, 1, "random", 1}), Error);
   CHECK_THROWS_AS(BatchLoader(bytes, BatchPlan{0, 1, 1, "random", 1}), UsageError);

@@ -7,7 +7,8 @@
 #include "app/commands.h"
 #include "app/standard_streams.h"
 #include "core/base/config_io.h"
-#include "core/checkpoint/inspect.h"
+#include "core/base/error.h"
+#include "core/convert/inspect_model.h"
 
 namespace bitnet {
 namespace {
@@ -47,7 +48,8 @@ ordered_json tensor_json(const TensorReport& t) {
 }
 
 ordered_json report_json(const InspectReport& report) {
-  ordered_json object = {{"file", report.file.string()}, {"file_bytes", report.file_bytes}};
+  ordered_json object = {
+      {"file", report.file.string()}, {"format", report.format}, {"file_bytes", report.file_bytes}};
   object["form"] = report.config ? ordered_json(form_name(report.form)) : ordered_json();
   object["config"] = report.config ? config_json(*report.config) : ordered_json();
   object["metadata"] = report.metadata;
@@ -72,8 +74,8 @@ std::string tensor_line(const TensorReport& t, std::size_t name_width) {
 }
 
 std::string report_text(const InspectReport& report) {
-  std::string text =
-      fmt::format("file      {}\nbytes     {}\n", report.file.string(), report.file_bytes);
+  std::string text = fmt::format("file      {}\nformat    {}\nbytes     {}\n", report.file.string(),
+                                 report.format, report.file_bytes);
   if (report.config) {
     text += fmt::format("form      {}\nconfig\n", form_name(report.form));
     const ordered_json config = config_json(*report.config);
@@ -90,6 +92,22 @@ std::string report_text(const InspectReport& report) {
   return text;
 }
 
+// A model in another format, or nothing where `path` is a safetensors file that inspect_file() shows
+// better: one of ours, one that is damaged, one of a model that we do not compute.
+std::unique_ptr<ModelReader> open_foreign(const std::filesystem::path& path) {
+  std::error_code ignored;
+  const bool single = !std::filesystem::is_directory(path, ignored)
+                          ? path.extension() != ".gguf"
+                          : std::filesystem::exists(path / "model.safetensors", ignored);
+  try {
+    auto reader = open_model(path);
+    return reader->is_native() ? nullptr : std::move(reader);
+  } catch (const Error&) {
+    if (!single) throw;
+    return nullptr;
+  }
+}
+
 }  // namespace
 
 void add_inspect_command(CLI::App& program, AppContext&) {
@@ -102,11 +120,12 @@ void add_inspect_command(CLI::App& program, AppContext&) {
   auto arguments = std::make_shared<Arguments>();
   command
       ->add_option("PATH", arguments->path,
-                   "A run, checkpoint or packed folder, or a .safetensors file")
+                   "A run, checkpoint or packed folder, a .safetensors file, or what import reads")
       ->required();
   command->add_flag("--json", arguments->json, "Print one JSON object");
   command->callback([arguments] {
-    const InspectReport report = inspect_file(arguments->path);
+    const auto foreign = open_foreign(arguments->path);
+    const InspectReport report = foreign ? inspect_model(*foreign) : inspect_file(arguments->path);
     if (arguments->json) return write_json_line(report_json(report));
     write_stdout(report_text(report));
   });

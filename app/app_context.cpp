@@ -11,7 +11,7 @@ void AppContext::add_device_options(CLI::App& command) {
   command
       .add_option("--threads", threads_,
                   "Threads to compute with; 0: one for each processor. Changes no result")
-      ->check(CLI::Range(0, 4096))
+      ->check(CLI::Range(0, 1024))
       ->capture_default_str();
   command
       .add_option("--device", device_,

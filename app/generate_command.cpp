@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// bitnet generate: continues a text. The continuation is raw bytes on stdout, written as it is
-// made.
+// bitnet generate: continues a text, or answers a chat's message. What is written goes to stdout as it
+// is made, code point by code point.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -9,17 +9,18 @@
 #include "app/model_option.h"
 #include "app/standard_streams.h"
 #include "core/base/file.h"
-#include "core/checkpoint/model_file.h"
 #include "core/generate/generator.h"
+#include "core/tokenizer/chat_template.h"
+#include "core/tokenizer/utf8_stream.h"
 
 namespace bitnet {
 namespace {
 
 struct GenerateArguments {
   std::string model = kDefaultModel, head = "int8";
-  std::string prompt, prompt_file;
+  std::string prompt, prompt_file, chat, system;
   CLI::Option* prompt_option = nullptr;
-  bool echo = false, ignore_eos = false;
+  bool echo = false, ignore_eos = false, special_tokens = false;
   GenerateOptions options;
 };
 
@@ -29,6 +30,29 @@ std::string read_prompt(const GenerateArguments& arguments) {
   if (stdin_is_terminal())
     write_stderr_line("bitnet: reading the prompt from the terminal; Ctrl-D ends it");
   return read_stdin();
+}
+
+// The prompt as the model sees it: with the token that begins a document, or in the words of a chat
+// template, whose end tokens are then among those of `options`.
+std::vector<std::int32_t> encode_prompt(const GenerateArguments& arguments,
+                                        const std::string& prompt, const Tokenizer& tokenizer,
+                                        GenerateOptions& options) {
+  if (!arguments.chat.empty()) {
+    std::vector<ChatMessage> messages;
+    if (!arguments.system.empty()) messages.push_back({"system", arguments.system});
+    messages.push_back({"user", prompt});
+    ChatPrompt chat = make_chat_prompt(tokenizer, arguments.chat, messages);
+    options.end_tokens = std::move(chat.end_tokens);
+    return std::move(chat.tokens);
+  }
+  const auto special = arguments.special_tokens ? Tokenizer::SpecialTokens::as_tokens
+                                                : Tokenizer::SpecialTokens::as_text;
+  std::vector<std::int32_t> tokens = tokenizer.encode(prompt, special);
+  const auto start = tokenizer.document_start();
+  const bool begun =
+      arguments.special_tokens && !tokens.empty() && start && tokens.front() == *start;
+  if (start && !begun) tokens.insert(tokens.begin(), *start);
+  return tokens;
 }
 
 double per_second(std::int64_t tokens, double seconds) {
@@ -49,9 +73,13 @@ const char* to_text(StopReason reason) {
 
 void run_generate(const GenerateArguments& arguments, AppContext& context) {
   const std::string prompt = read_prompt(arguments);
-  const std::unique_ptr<Transformer> model = load_model(context.backend(), arguments.model);
+  const std::unique_ptr<ModelReader> source = open_model_option(arguments.model);
+  const std::shared_ptr<const Tokenizer> tokenizer = source->tokenizer();
+  GenerateOptions options = arguments.options;
+  const std::vector<std::int32_t> tokens = encode_prompt(arguments, prompt, *tokenizer, options);
+  const std::unique_ptr<Transformer> model = load_model(context.backend(), *source);
   model->use_head(parse_head(arguments.head));
-  Generator generator(*model, arguments.options);
+  Generator generator(*model, options, tokenizer);
 
   bool line_open = false;
   const auto emit = [&](std::string_view bytes) {
@@ -60,13 +88,15 @@ void run_generate(const GenerateArguments& arguments, AppContext& context) {
     line_open = bytes.back() != '\n';
   };
   if (arguments.echo) emit(prompt);
+  Utf8Stream text(stdout_is_terminal() ? Utf8Stream::Invalid::replace : Utf8Stream::Invalid::keep);
   std::string first_token;  // for the last line
-  const GenerateStats stats = generator.generate(prompt, [&](std::string_view bytes) {
-    emit(bytes);
+  const GenerateStats stats = generator.generate(tokens, [&](std::string_view bytes) {
+    emit(text.add(bytes));
     if (!first_token.empty()) return;
     const std::chrono::duration<double> since = std::chrono::steady_clock::now() - context.started;
     first_token = fmt::format("first token after {:.2f} s; ", since.count());
   });
+  emit(text.finish());
   if (line_open && stdout_is_terminal()) write_stderr_line("");
 
   if (stats.dropped_tokens > 0)
@@ -97,16 +127,31 @@ void add_generate_command(CLI::App& program, AppContext& context) {
       ->add_option("--prompt-file", arguments->prompt_file,
                    "Read the prompt from this file, every byte of it")
       ->excludes(arguments->prompt_option);
+  command
+      ->add_option(
+          "--chat", arguments->chat,
+          "The prompt is a user's message to a model that was trained on conversations of this "
+          "form")
+      ->check(CLI::IsMember(chat_template_names()));
+  command->add_option("--system", arguments->system, "With --chat: the system's message before it")
+      ->needs("--chat");
+  command
+      ->add_flag(
+          "--special", arguments->special_tokens,
+          "Names of special tokens in the prompt (<|eot_id|>) are these tokens; else they are "
+          "text like any other")
+      ->excludes("--chat");
   command->add_flag("--echo", arguments->echo, "Print the prompt too, not only its continuation");
   command
-      ->add_option("--max-new-tokens", options.max_new_tokens, "Stop after so many tokens (bytes)")
+      ->add_option("--max-new-tokens", options.max_new_tokens,
+                   "Stop after so many tokens (a token is a byte where the model reads bytes)")
       ->capture_default_str();
   command
       ->add_option("--stop", options.stop,
                    "Stop at this string, which is not printed; may be repeated")
       ->allow_extra_args(false);
   command->add_flag("--ignore-eos", arguments->ignore_eos,
-                    "Go on after byte 0, the end of a document");
+                    "Go on after the end of a document (byte 0) or of a turn");
   command->add_flag("--greedy", sampler.greedy, "Always take the most likely token");
   command->add_option("--temperature", sampler.temperature, "Divides the logits; 0 is --greedy")
       ->capture_default_str();
@@ -124,15 +169,7 @@ void add_generate_command(CLI::App& program, AppContext& context) {
       ->add_option("--repetition-penalty", sampler.repetition_penalty,
                    fmt::format("Over 1 makes tokens of the last {} less likely", kRepetitionWindow))
       ->capture_default_str();
-  command
-      ->add_option_function<std::string>(
-          "--kv-cache",
-          [&options](const std::string& name) {
-            options.kv_cache = name == "fp16" ? DType::f16 : DType::f32;
-          },
-          "Precision of cached keys and values: fp32, or fp16 for half the memory")
-      ->check(CLI::IsMember({"fp32", "fp16"}))
-      ->default_str("fp32");
+  add_kv_cache_option(*command, options.kv_cache);
   command->add_option("--seed", sampler.seed, "The same seed gives the same text")
       ->check([](const std::string& text) {
         return text.starts_with('-') ? text + " is negative; expected 0 or more" : std::string();

@@ -68,6 +68,9 @@ int run(int argc, char** argv) {
   add_eval_command(program, context);
   add_generate_command(program, context);
   add_quantize_command(program, context);
+  add_import_command(program, context);
+  add_export_command(program, context);
+  add_tokenize_command(program, context);
   add_inspect_command(program, context);
   add_bench_command(program, context);
   add_devices_command(program, context);

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 
+#include "app/standard_streams.h"
 #include "core/base/config_io.h"
 #include "core/base/file.h"
 #include "core/train/run_config.h"
@@ -29,8 +30,8 @@ std::optional<DataConfig> read_run_data(const fs::path& run_folder) {
   return read_run_config(text, file.string()).data;
 }
 
-DataConfig read_data_metadata(const std::string& text, const ModelSource& model) {
-  const std::string where = fmt::format("{} (__metadata__.{})", model.file.string(), kDataKey);
+DataConfig read_data_metadata(const std::string& text, const fs::path& model_file) {
+  const std::string where = fmt::format("{} (__metadata__.{})", model_file.string(), kDataKey);
   DataConfig data;
   try {
     read_fields(parse_json(text, where), "data",
@@ -54,8 +55,17 @@ bool is_checkpoint_name(std::string_view name) {
 
 void add_model_option(CLI::App& command, std::string& model) {
   command
-      .add_option("--model", model, "A run, checkpoint or packed folder, or a .safetensors file")
+      .add_option("--model", model,
+                  "A run, checkpoint or packed folder, a .safetensors file, or what import "
+                  "reads")
       ->capture_default_str();
+}
+
+std::unique_ptr<ModelReader> open_model_option(const std::string& model) {
+  auto reader = open_model(model);
+  for (const std::string& warning : reader->warnings())
+    write_stderr_line("bitnet: warning: " + warning);
+  return reader;
 }
 
 void add_head_option(CLI::App& command, std::string& head) {
@@ -66,6 +76,18 @@ void add_head_option(CLI::App& command, std::string& head) {
                   "generate takes it to be quick, eval takes fp32 because it measures")
       ->check(CLI::IsMember({"fp32", "int8"}))
       ->capture_default_str();
+}
+
+void add_kv_cache_option(CLI::App& command, DType& kv_cache) {
+  command
+      .add_option_function<std::string>(
+          "--kv-cache",
+          [&kv_cache](const std::string& name) {
+            kv_cache = name == "fp16" ? DType::f16 : DType::f32;
+          },
+          "Precision of cached keys and values: fp32, or fp16 for half the memory")
+      ->check(CLI::IsMember({"fp32", "fp16"}))
+      ->default_str("fp32");
 }
 
 HeadPrecision parse_head(const std::string& head) {
@@ -84,11 +106,13 @@ fs::path default_packed_folder(const fs::path& model) {
   return folder;
 }
 
-std::optional<DataConfig> find_run_data(const ModelSource& model) {
-  const auto stored = model.metadata.find(kDataKey);
-  if (stored != model.metadata.end()) return read_data_metadata(stored->second, model);
+std::optional<DataConfig> find_run_data(const ModelReader& model) {
+  if (!model.is_native()) return std::nullopt;
+  const auto metadata = model.metadata();
+  const auto stored = metadata.find(kDataKey);
+  if (stored != metadata.end()) return read_data_metadata(stored->second, model.path());
   std::error_code ignored;
-  const fs::path folder = fs::weakly_canonical(model.folder, ignored);
+  const fs::path folder = fs::weakly_canonical(model.path().parent_path(), ignored);
   std::string name = folder.filename().string();
   const bool packed = name.ends_with(kPackedSuffix);
   if (packed) name.resize(name.size() - kPackedSuffix.size());

@@ -4,10 +4,11 @@
 
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
-#include "core/checkpoint/model_file.h"
+#include "core/convert/model_reader.h"
 #include "core/data/data_config.h"
 
 namespace CLI {
@@ -20,9 +21,15 @@ inline constexpr const char* kDefaultModel = "runs/latest";
 
 void add_model_option(CLI::App& command, std::string& model);
 
+// open_model(), the reader's warnings on stderr.
+std::unique_ptr<ModelReader> open_model_option(const std::string& model);
+
 // --head, a HeadPrecision; `head` holds its default.
 void add_head_option(CLI::App& command, std::string& head);
 HeadPrecision parse_head(const std::string& head);
+
+// --kv-cache, what a KvCache holds; fp32 unless it is given.
+void add_kv_cache_option(CLI::App& command, DType& kv_cache);
 
 // Where `bitnet quantize` puts the packed form of the model at `model` unless told:
 // "<model>-packed". A link is followed first.
@@ -31,7 +38,7 @@ std::filesystem::path default_packed_folder(const std::filesystem::path& model);
 // The "data" section of the config of the run that made a model: kept in a packed file, else read
 // from the run's config.json, where the model is a checkpoint of the run, or the default packed
 // folder of the run or of one of its checkpoints. Nothing where no run is known.
-std::optional<DataConfig> find_run_data(const ModelSource& model);
+std::optional<DataConfig> find_run_data(const ModelReader& model);
 
 // Metadata of a model file in which find_run_data() finds `data`.
 std::map<std::string, std::string> data_metadata(DataConfig data);

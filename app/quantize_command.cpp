@@ -9,7 +9,7 @@
 #include "app/commands.h"
 #include "app/model_option.h"
 #include "app/standard_streams.h"
-#include "core/checkpoint/model_file.h"
+#include "core/convert/native_writer.h"
 #include "core/eval/energy.h"
 #include "core/eval/logit_comparison.h"
 
@@ -150,7 +150,7 @@ std::string report_text(const QuantizeReport& r) {
 }
 
 // Which data the model was trained on. A run's config that cannot be read is no reason not to pack.
-std::map<std::string, std::string> metadata_of_run(const ModelSource& source) {
+std::map<std::string, std::string> metadata_of_run(const ModelReader& source) {
   try {
     if (const auto data = find_run_data(source)) return data_metadata(*data);
   } catch (const Error& e) {
@@ -170,28 +170,32 @@ void check_equal(const QuantizeReport& r) {
 
 void run_quantize(const QuantizeArguments& arguments, AppContext& context) {
   QuantizeReport report;
-  const ModelSource source = resolve_model(arguments.checkpoint);
-  if (source.form == WeightForm::packed)
-    throw UsageError(fmt::format("{} is packed already", source.file.string()));
-  report.source = source.file;
+  const std::unique_ptr<ModelReader> source = open_native(arguments.checkpoint);
+  if (source->form() == WeightForm::packed)
+    throw UsageError(fmt::format("{} is packed already", source->path().string()));
+  report.source = source->path();
   report.folder = arguments.output;
   if (report.folder.empty()) report.folder = default_packed_folder(arguments.checkpoint);
   report.float_dtype = arguments.float_dtype;
 
-  report.source_bytes = std::filesystem::file_size(source.file);
-  report.sequence_tokens = source.config.max_position_embeddings;
-  report.energy = estimate_energy(source.config, report.sequence_tokens);
+  report.source_bytes = std::filesystem::file_size(source->path());
+  report.sequence_tokens = source->config().max_position_embeddings;
+  report.energy = estimate_energy(source->config(), report.sequence_tokens);
 
   const auto dtype = arguments.float_dtype == "bf16" ? FloatDtype::bf16 : FloatDtype::f32;
-  const std::unique_ptr<Transformer> latent = load_model(context.backend(), source.file);
+  const std::unique_ptr<Transformer> latent = load_model(context.backend(), *source);
   const auto verify = [&](const std::filesystem::path& written) {
+    if (const auto tokenizer = source->tokenizer(); tokenizer != byte_tokenizer()) {
+      tokenizer->save(written, source->config().max_position_embeddings);
+      write_generation_config(*tokenizer, written);
+    }
     const std::unique_ptr<Transformer> packed = load_model(context.backend(), written);
     report.codes_by_kind = count_codes_by_kind(packed->backend(), packed->parameters());
     report.comparison = compare_logits(*latent, *packed);
     if (dtype == FloatDtype::f32) check_equal(report);
   };
   report.packed =
-      save_packed(*latent, report.folder, dtype, arguments.force, metadata_of_run(source), verify);
+      save_packed(*latent, report.folder, dtype, arguments.force, metadata_of_run(*source), verify);
 
   if (arguments.json) return write_json_line(report_json(report));
   write_stdout(report_text(report));

@@ -10,29 +10,13 @@
 #include <numbers>
 
 #include "core/base/error.h"
+#include "core/tokenizer/utf8.h"
 
 namespace bitnet {
-namespace {
-
-// The bytes of the UTF-8 character that `text` starts with; 0 when it starts with none.
-std::size_t utf8_length(std::string_view text) {
-  const auto byte = [text](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const std::size_t length = byte(0) < 0x80                      ? 1
-                             : byte(0) >= 0xc2 && byte(0) < 0xe0 ? 2
-                             : byte(0) >= 0xe0 && byte(0) < 0xf0 ? 3
-                             : byte(0) >= 0xf0 && byte(0) < 0xf5 ? 4
-                                                                 : 0;
-  if (length > text.size()) return 0;
-  for (std::size_t i = 1; i < length; ++i)
-    if ((byte(i) & 0xc0) != 0x80) return 0;
-  return length;
-}
-
-}  // namespace
 
 TrainConsole::TrainConsole(const std::filesystem::path& log_file, std::int64_t max_steps,
-                           std::int64_t tokens_per_step)
-    : max_steps_(max_steps), tokens_per_step_(tokens_per_step) {
+                           std::int64_t tokens_per_step, double bytes_per_token)
+    : max_steps_(max_steps), tokens_per_step_(tokens_per_step), bytes_per_token_(bytes_per_token) {
   try {
     auto sink = std::make_shared<spdlog::sinks::basic_file_sink_st>(log_file.string());
     file_ = std::make_shared<spdlog::logger>("file", std::move(sink));
@@ -71,7 +55,7 @@ void TrainConsole::on_step(std::int64_t step, double loss) {
   const double per_step = elapsed.count() / static_cast<double>(steps_seen_);
   if (!progress_) progress_.emplace();
   progress_->show(fmt::format("step {}/{}  loss {:.4f}  {:.3f} bits/byte  {:.0f} tokens/s  {} left",
-                              step, max_steps_, loss, loss / std::numbers::ln2,
+                              step, max_steps_, loss, loss / std::numbers::ln2 / bytes_per_token_,
                               static_cast<double>(tokens_per_step_) / std::max(per_step, 1e-9),
                               format_duration(per_step * static_cast<double>(max_steps_ - step))));
 }

@@ -23,7 +23,7 @@ class TrainConsole final : public TrainObserver {
  public:
   // Appends to log_file. Throws Error when it cannot be opened.
   TrainConsole(const std::filesystem::path& log_file, std::int64_t max_steps,
-               std::int64_t tokens_per_step);
+               std::int64_t tokens_per_step, double bytes_per_token = 1);
   ~TrainConsole() override;
 
   // A line for the user and the log; a line for the log alone.
@@ -39,6 +39,7 @@ class TrainConsole final : public TrainObserver {
  private:
   std::shared_ptr<spdlog::logger> file_, terminal_;
   const std::int64_t max_steps_, tokens_per_step_;
+  const double bytes_per_token_;          // the mean
   std::optional<ProgressLine> progress_;  // only while it is shown
   std::int64_t steps_seen_ = 0;           // by this process
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -9,8 +9,10 @@
 namespace bitnet {
 namespace {
 
+// Logits of the windows computed at once: 256 MiB of them.
+constexpr std::int64_t kMaxLogits = std::int64_t{1} << 26;
+
 EvalOptions resolve(const EvalOptions& options, const ModelConfig& config) {
-  config.require_byte_vocabulary();
   EvalOptions o = options;
   const std::int64_t limit = config.max_position_embeddings;
   if (o.context == 0) o.context = limit;
@@ -20,50 +22,73 @@ EvalOptions resolve(const EvalOptions& options, const ModelConfig& config) {
   if (o.stride == 0) o.stride = std::max<std::int64_t>(1, o.context / 2);
   if (o.stride < 1 || o.stride > o.context)
     throw UsageError(fmt::format(
-        "the stride is {}, but must be 1 to {}, the context: a longer one would skip bytes",
+        "the stride is {}, but must be 1 to {}, the context: a longer one would skip tokens",
         o.stride, o.context));
   if (o.batch < 1)
     throw UsageError(fmt::format("the batch is {}, but must be at least 1", o.batch));
   return o;
 }
 
+void check_text(const ModelConfig& config, const EvalText& text) {
+  if (text.tokens.empty() || text.bytes <= 0)
+    throw Error("there is nothing to evaluate: the text is empty");
+  config.require_token_ids(text.vocabulary);
+}
+
 // Inputs and targets of one window; a target of -1 is not scored.
-void fill_window(std::span<const std::uint8_t> text, const EvalWindow& window,
-                 std::span<std::int32_t> inputs, std::span<std::int32_t> targets) {
-  for (std::int64_t p = window.begin; p < window.end; ++p) {
-    const auto i = static_cast<std::size_t>(p - window.begin);
-    const auto position = static_cast<std::size_t>(p);
-    inputs[i] = p == 0 ? 0 : text[position - 1];
-    targets[i] = p < window.first_scored ? -1 : text[position];
+void fill_window(const EvalText& text, const EvalWindow& window, std::span<std::int32_t> inputs,
+                 std::span<std::int32_t> targets) {
+  const auto begin = static_cast<std::size_t>(window.begin);
+  const auto unscored = static_cast<std::size_t>(window.first_scored - window.begin);
+  if (begin == 0) {
+    inputs[0] = text.start;
+    text.tokens.copy(0, inputs.subspan(1));
+  } else {
+    text.tokens.copy(begin - 1, inputs);
   }
+  std::fill_n(targets.begin(), unscored, -1);
+  text.tokens.copy(begin + unscored, targets.subspan(unscored));
 }
 
 }  // namespace
 
-std::vector<EvalWindow> plan_windows(std::int64_t bytes, std::int64_t context,
+EvalText::EvalText(const Tokenizer& tokenizer, TokenSpan text, std::int64_t text_bytes)
+    : tokens(text), bytes(text_bytes), vocabulary(tokenizer.vocab_size()) {
+  const auto id = tokenizer.document_start();
+  if (id) start = *id;
+  if (tokens.empty() || (id && (tokens[0] != *id || !tokenizer.token_bytes(*id).empty()))) return;
+  start = tokens[0];
+  tokens = tokens.subspan(1);
+  bytes -= static_cast<std::int64_t>(tokenizer.token_bytes(start).size());
+}
+
+std::vector<EvalWindow> plan_windows(std::int64_t tokens, std::int64_t context,
                                      std::int64_t stride) {
-  BITNET_CHECK(bytes >= 0 && stride >= 1 && stride <= context, "{} bytes, context {}, stride {}",
-               bytes, context, stride);
+  BITNET_CHECK(tokens >= 0 && stride >= 1 && stride <= context, "{} tokens, context {}, stride {}",
+               tokens, context, stride);
   std::vector<EvalWindow> windows;
-  for (std::int64_t scored = 0; scored < bytes;) {
-    const std::int64_t end = std::min(bytes, scored == 0 ? context : scored + stride);
+  for (std::int64_t scored = 0; scored < tokens;) {
+    const std::int64_t end = std::min(tokens, scored == 0 ? context : scored + stride);
     windows.push_back({std::max<std::int64_t>(0, end - context), end, scored});
     scored = end;
   }
   return windows;
 }
 
-EvalResult evaluate(Transformer& model, std::span<const std::uint8_t> text,
-                    const EvalOptions& options) {
-  if (text.empty()) throw Error("there is nothing to evaluate: the text is empty");
+std::int64_t eval_batch(const ModelConfig& config, std::int64_t batch, std::int64_t length) {
+  return std::clamp<std::int64_t>(kMaxLogits / (length * config.vocab_size), 1, batch);
+}
+
+EvalResult evaluate(Transformer& model, const EvalText& text, const EvalOptions& options) {
+  check_text(model.config(), text);
   const EvalOptions o = resolve(options, model.config());
   const auto start = std::chrono::steady_clock::now();
 
-  const auto bytes = static_cast<std::int64_t>(text.size());
-  const std::vector<EvalWindow> windows = plan_windows(bytes, o.context, o.stride);
+  const auto tokens = static_cast<std::int64_t>(text.tokens.size());
+  const std::vector<EvalWindow> windows = plan_windows(tokens, o.context, o.stride);
   const auto window_count = static_cast<std::int64_t>(windows.size());
   const std::int64_t length = windows.front().end;  // of every window
-  const std::int64_t batch = std::min(o.batch, window_count);
+  const std::int64_t batch = eval_batch(model.config(), std::min(o.batch, window_count), length);
 
   Backend& backend = model.backend();
   Activations activations(backend, model.config(), batch, length, Keep::nothing);
@@ -104,12 +129,31 @@ EvalResult evaluate(Transformer& model, std::span<const std::uint8_t> text,
     if (o.progress) o.progress(windows[static_cast<std::size_t>(first + count - 1)].end);
   }
 
-  result.bytes = bytes;
-  const double nats_per_byte = result.nats / static_cast<double>(bytes);
-  result.bits_per_byte = nats_per_byte / std::numbers::ln2;
-  result.perplexity = std::exp(nats_per_byte);
+  result.tokens = tokens;
+  result.bytes = text.bytes;
+  result.bits_per_byte = result.nats / static_cast<double>(text.bytes) / std::numbers::ln2;
+  result.perplexity = std::exp(result.nats / static_cast<double>(tokens));
   result.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-  result.tokens_per_second = static_cast<double>(bytes) / std::max(result.seconds, 1e-9);
+  result.tokens_per_second = static_cast<double>(tokens) / std::max(result.seconds, 1e-9);
+  return result;
+}
+
+TextLogits first_logits(Transformer& model, const EvalText& text) {
+  check_text(model.config(), text);
+  constexpr std::int64_t kMostInputs = 1024;  // bounds the memory of a large vocabulary's logits
+  const std::int64_t length = std::min({static_cast<std::int64_t>(text.tokens.size()), kMostInputs,
+                                        model.config().max_position_embeddings});
+  Backend& backend = model.backend();
+  Activations activations(backend, model.config(), 1, length, Keep::nothing);
+  Tensor inputs = backend.make_tensor(DType::i32, {1, length});
+  TextLogits result;
+  result.inputs.resize(static_cast<std::size_t>(length));
+  std::vector<std::int32_t> targets(result.inputs.size());
+  fill_window(text, {0, length, 0}, result.inputs, targets);
+  backend.copy_from_host(result.inputs.data(), inputs.view());
+  const TensorView logits = model.forward(inputs.view(), activations);
+  result.logits.resize(static_cast<std::size_t>(logits.elements()));
+  backend.copy_to_host(logits, result.logits.data());
   return result;
 }
 

@@ -10,17 +10,25 @@
 namespace bitnet {
 namespace {
 
-constexpr std::int64_t kSequences = 2, kTokens = 96, kDecodedTokens = 16;
+constexpr std::int64_t kSequences = 2, kDecodedTokens = 16;
 
-// Logits of the whole sample, one after the other.
-std::vector<float> sample_logits(Transformer& model) {
-  Backend& backend = model.backend();
-  const std::int64_t vocab = model.config().vocab_size;
-  const std::int64_t length = std::min(kTokens, model.config().max_position_embeddings);
+}  // namespace
+
+std::vector<std::int32_t> random_sample(const ModelConfig& config) {
+  const std::int64_t length = std::min(kSampleTokens, config.max_position_embeddings);
   const RandomStream random{0, RandomPurpose::test, 0};
   std::vector<std::int32_t> tokens(static_cast<std::size_t>(kSequences * length));
   for (std::size_t i = 0; i < tokens.size(); ++i)
-    tokens[i] = static_cast<std::int32_t>(random.below(i, static_cast<std::uint64_t>(vocab)));
+    tokens[i] =
+        static_cast<std::int32_t>(random.below(i, static_cast<std::uint64_t>(config.vocab_size)));
+  return tokens;
+}
+
+std::vector<float> sample_logits(Transformer& model, std::span<const std::int32_t> tokens) {
+  Backend& backend = model.backend();
+  const std::int64_t length = std::ssize(tokens) / kSequences;
+  BITNET_CHECK(length >= 1 && length <= kSampleTokens && length * kSequences == std::ssize(tokens),
+               "a sample of {} tokens", tokens.size());
   Tensor input = backend.make_tensor(DType::i32, {kSequences, length});
   backend.copy_from_host(tokens.data(), input);
 
@@ -42,17 +50,20 @@ std::vector<float> sample_logits(Transformer& model) {
   return logits;
 }
 
-}  // namespace
-
 LogitComparison compare_logits(Transformer& a, Transformer& b) {
   BITNET_CHECK(a.config().vocab_size == b.config().vocab_size &&
                    a.config().max_position_embeddings == b.config().max_position_embeddings,
                "models with vocabularies {} and {} and contexts {} and {} cannot be compared",
                a.config().vocab_size, b.config().vocab_size, a.config().max_position_embeddings,
                b.config().max_position_embeddings);
-  const std::vector<float> x = sample_logits(a), y = sample_logits(b);
+  const std::vector<std::int32_t> tokens = random_sample(a.config());
+  return compare_logits(sample_logits(a, tokens), sample_logits(b, tokens));
+}
+
+LogitComparison compare_logits(std::span<const float> x, std::span<const float> y) {
+  BITNET_CHECK(x.size() == y.size(), "{} and {} logits", x.size(), y.size());
   LogitComparison result;
-  result.compared = static_cast<std::int64_t>(x.size());
+  result.compared = std::ssize(x);
   for (std::size_t i = 0; i < x.size(); ++i) {
     if (std::bit_cast<std::uint32_t>(x[i]) == std::bit_cast<std::uint32_t>(y[i])) continue;
     ++result.different;

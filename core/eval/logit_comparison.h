@@ -4,6 +4,8 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "core/model/transformer.h"
 
@@ -16,8 +18,17 @@ struct LogitComparison {
 };
 
 // Both must have the same vocabulary and context length, and may be on different backends. The
-// sample is two sequences of pseudo-random bytes through forward(), and one of them again through a
+// sample is two sequences of pseudo-random token ids through forward(), and one of them again through a
 // KV cache: a prompt at once, then token by token.
 LogitComparison compare_logits(Transformer& a, Transformer& b);
+
+// The logits of a sample of two sequences of at most kSampleTokens tokens, `tokens` [2 * T] one
+// after the other: those of forward() [2 * T, V], then the first sequence again through a KV cache,
+// a prompt at once and token by token.
+inline constexpr std::int64_t kSampleTokens = 96;
+std::vector<float> sample_logits(Transformer& model, std::span<const std::int32_t> tokens);
+// Two pseudo-random sequences that a model of this shape can read.
+std::vector<std::int32_t> random_sample(const ModelConfig& config);
+LogitComparison compare_logits(std::span<const float> a, std::span<const float> b);
 
 }  // namespace bitnet

@@ -3,40 +3,44 @@
 
 #include <algorithm>
 #include <cmath>
-#include <vector>
+#include <utility>
 
 #include "core/base/error.h"
 #include "core/base/random.h"
+#include "core/generate/large_vocabulary.h"
 
 namespace bitnet {
 namespace {
 
-struct Candidate {
-  std::int32_t token;
-  double value;  // logit, later its probability up to a common factor
-};
+// Up to so many tokens are simply sorted, all of them.
+constexpr std::size_t kSortedVocabulary = 4096;
 
-bool more_likely(const Candidate& a, const Candidate& b) {
-  return a.value != b.value ? a.value > b.value : a.token < b.token;
+// Each token among the last kRepetitionWindow of the history, once, with its new logit.
+std::vector<Candidate> penalize_repetition(std::span<const float> logits,
+                                           std::span<const std::int32_t> history, double penalty) {
+  const std::size_t window = std::min(history.size(), static_cast<std::size_t>(kRepetitionWindow));
+  std::vector<Candidate> changed;
+  for (const std::int32_t token : history.last(window)) {
+    if (token < 0 || static_cast<std::size_t>(token) >= logits.size()) continue;
+    if (std::any_of(changed.begin(), changed.end(),
+                    [token](const Candidate& c) { return c.token == token; }))
+      continue;
+    const auto logit = static_cast<double>(logits[static_cast<std::size_t>(token)]);
+    changed.push_back({token, logit > 0 ? logit / penalty : logit * penalty});
+  }
+  return changed;
 }
 
-void penalize_repetition(std::vector<Candidate>& candidates, std::span<const std::int32_t> history,
-                         double penalty) {
-  const std::size_t window = std::min(history.size(), static_cast<std::size_t>(kRepetitionWindow));
-  std::vector<bool> seen(candidates.size(), false);
-  for (const std::int32_t token : history.last(window)) {
-    const auto t = static_cast<std::size_t>(token);
-    if (token < 0 || t >= candidates.size() || seen[t]) continue;
-    seen[t] = true;
-    double& logit = candidates[t].value;
-    logit = logit > 0 ? logit / penalty : logit * penalty;
-  }
+double sum_of(const std::vector<Candidate>& candidates) {
+  double sum = 0;
+  for (const Candidate& c : candidates) sum += c.value;
+  return sum;
 }
 
 // Keeps the fewest leading candidates that hold a share of at least p of the whole.
 void keep_top_p(std::vector<Candidate>& sorted, double p) {
-  double total = 0, sum = 0;
-  for (const Candidate& c : sorted) total += c.value;
+  const double total = sum_of(sorted);
+  double sum = 0;
   std::size_t kept = 0;
   while (kept < sorted.size() && (kept == 0 || sum < p * total)) sum += sorted[kept++].value;
   sorted.resize(kept);
@@ -48,9 +52,7 @@ void keep_min_p(std::vector<Candidate>& sorted, double min_p) {
 }
 
 std::int32_t draw(const std::vector<Candidate>& candidates, double uniform) {
-  double total = 0;
-  for (const Candidate& c : candidates) total += c.value;
-  double left = uniform * total;
+  double left = uniform * sum_of(candidates);
   for (const Candidate& c : candidates) {
     left -= c.value;
     if (left < 0) return c.token;
@@ -79,26 +81,28 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options) {
 
 std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std::int32_t> history,
                              std::uint64_t index) const {
-  BITNET_CHECK(!logits.empty(), "there are no logits to sample from");
-  std::vector<Candidate> candidates(logits.size());
-  bool any_finite = false;
-  for (std::size_t i = 0; i < logits.size(); ++i) {
-    if (std::isnan(logits[i]) || (std::isinf(logits[i]) && logits[i] > 0))
-      throw NonFiniteError(fmt::format(
-          "the model's logit of token {} is {}: its weights are damaged or its training diverged",
-          i, logits[i]));
-    any_finite = any_finite || std::isfinite(logits[i]);
-    candidates[i] = {static_cast<std::int32_t>(i), static_cast<double>(logits[i])};
-  }
-  if (!any_finite)
-    throw NonFiniteError(
-        "every logit of the model is -infinity: its weights are damaged or its training diverged");
-
+  const LogitScan scan(logits);
+  const bool greedy = options_.greedy || options_.temperature == 0;
+  std::vector<Candidate> penalized;
   if (options_.repetition_penalty != 1.0)
-    penalize_repetition(candidates, history, options_.repetition_penalty);
-  if (options_.greedy || options_.temperature == 0)
-    return std::min_element(candidates.begin(), candidates.end(), more_likely)->token;
+    penalized = penalize_repetition(logits, history, options_.repetition_penalty);
+  if (greedy && penalized.empty()) return scan.argmax();
 
+  if (logits.size() <= kSortedVocabulary) {
+    std::vector<Candidate> all = scan.all();
+    for (const Candidate& c : penalized) all[static_cast<std::size_t>(c.token)] = c;
+    if (greedy) return std::min_element(all.begin(), all.end(), more_likely)->token;
+    return choose(std::move(all), index);
+  }
+  if (penalized.empty()) return choose_unsorted(scan, index);
+  changed_.assign(logits.begin(), logits.end());
+  for (const Candidate& c : penalized)
+    changed_[static_cast<std::size_t>(c.token)] = static_cast<float>(c.value);
+  const LogitScan changed(changed_);
+  return greedy ? changed.argmax() : choose_unsorted(changed, index);
+}
+
+std::int32_t Sampler::choose(std::vector<Candidate> candidates, std::uint64_t index) const {
   std::sort(candidates.begin(), candidates.end(), more_likely);
   if (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < candidates.size())
     candidates.resize(static_cast<std::size_t>(options_.top_k));
@@ -107,7 +111,30 @@ std::int32_t Sampler::sample(std::span<const float> logits, std::span<const std:
     c.value = std::exp((c.value - largest) / options_.temperature);  // in [0, 1]
   if (options_.top_p < 1) keep_top_p(candidates, options_.top_p);
   if (options_.min_p > 0) keep_min_p(candidates, options_.min_p);
-  return draw(candidates, RandomStream{options_.seed, RandomPurpose::sampling, 0}.uniform(index));
+  return draw(candidates, uniform(index));
+}
+
+// The same choice among so many tokens that only those which decide are sorted.
+std::int32_t Sampler::choose_unsorted(const LogitScan& scan, std::uint64_t index) const {
+  const double temperature = options_.temperature, top_p = options_.top_p;
+  if (options_.top_k > 0 && static_cast<std::size_t>(options_.top_k) < scan.size())
+    return choose(scan.largest(static_cast<std::size_t>(options_.top_k)), index);
+  if (options_.min_p > 0 && top_p == 1) {
+    const double bound =
+        static_cast<double>(scan.largest()) + temperature * std::log(options_.min_p);
+    const double slack = 1e-9 * (1 + std::abs(bound));  // keep_min_p() draws the line
+    std::vector<Candidate> candidates = scan.at_least(bound - slack, kSortedVocabulary);
+    if (candidates.size() < kSortedVocabulary) return choose(std::move(candidates), index);
+  }
+  const BinnedWeights weights(scan, temperature);
+  double kept = weights.total();
+  if (top_p < 1) kept = weights.reach(top_p * kept).sum;
+  if (options_.min_p > 0) kept = std::min(kept, weights.sum_at_least(options_.min_p));
+  return weights.reach(uniform(index) * kept).token;
+}
+
+double Sampler::uniform(std::uint64_t index) const {
+  return RandomStream{options_.seed, RandomPurpose::sampling, 0}.uniform(index);
 }
 
 }  // namespace bitnet

@@ -4,6 +4,9 @@
 
 #include <cstdint>
 #include <span>
+#include <vector>
+
+#include "core/generate/large_vocabulary.h"
 
 namespace bitnet {
 
@@ -31,6 +34,8 @@ inline constexpr std::int64_t kRepetitionWindow = 64;
 //   6. top-p: the fewest most probable tokens whose probabilities sum to at least p;
 //   7. min-p: those with at least min_p times the largest probability (one token always stays);
 //   8. one of the rest in proportion to its probability.
+// Probabilities are computed in double; where there are more than 4096 tokens and neither top-k nor
+// min-p leaves few of them, in fp32, and penalised logits are rounded to fp32.
 class Sampler {
  public:
   // Throws UsageError for a value out of range, saying which range.
@@ -38,12 +43,17 @@ class Sampler {
 
   // The token number `index` of the text: a pure function of the arguments and the options. The
   // chance comes from RandomStream{seed, sampling, 0}.uniform(index). `history`: all tokens so far.
-  // Throws NonFiniteError when a logit is NaN or +infinity.
+  // Throws NonFiniteError when a logit is NaN or +infinity. Not for two threads at once.
   std::int32_t sample(std::span<const float> logits, std::span<const std::int32_t> history,
                       std::uint64_t index) const;
 
  private:
+  std::int32_t choose(std::vector<Candidate> candidates, std::uint64_t index) const;
+  std::int32_t choose_unsorted(const LogitScan& scan, std::uint64_t index) const;
+  double uniform(std::uint64_t index) const;
+
   SamplerOptions options_;
+  mutable std::vector<float> changed_;  // scratch: penalised logits of a large vocabulary
 };
 
 }  // namespace bitnet

@@ -103,10 +103,11 @@ Activation ModelConfig::activation() const {
   return hidden_act == "gelu" ? Activation::gelu : Activation::silu;
 }
 
-void ModelConfig::require_byte_vocabulary() const {
-  if (vocab_size < kByteValues)
-    throw UsageError(fmt::format("model.vocab_size is {}, but bytes need at least {} token ids",
-                                 vocab_size, kByteValues));
+void ModelConfig::require_token_ids(std::int64_t count) const {
+  if (vocab_size < count)
+    throw UsageError(fmt::format("model.vocab_size is {}, but {} at least {} token ids", vocab_size,
+                                 count == kByteValues ? "bytes need" : "the tokenizer needs",
+                                 count));
 }
 
 void ModelConfig::validate() const {

@@ -62,8 +62,9 @@ struct ModelConfig {
 
   // Throws UsageError saying which rule a shape breaks, with the values.
   void validate() const;
-  // Throws UsageError unless every byte has a token id: those are ids 0 to 255.
-  void require_byte_vocabulary() const;
+  // Throws UsageError unless ids 0 to count - 1 are the model's: count is 256 for bytes, else what
+  // the tokenizer has. A model may have more, which are never written.
+  void require_token_ids(std::int64_t count) const;
 };
 
 // Sets the fields that a profile stands for:

@@ -160,7 +160,7 @@ void Transformer::use_head(HeadPrecision precision) {
     float_head();
     return;
   }
-  head_codes_ = backend_.make_tensor(DType::i8, head_->spec.shape);
+  head_codes_ = backend_.make_streamed_tensor(DType::i8, head_->spec.shape);
   head_scale_ = backend_.make_tensor(DType::f32, {config_.vocab_size});
   backend_.quantize_activations(head_->value, head_codes_, head_scale_);
 }

@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <optional>
 
 #include "core/base/config_io.h"
 #include "core/base/error.h"
+#include "core/checkpoint/model_config_json.h"
 
 namespace bitnet {
 namespace {
@@ -69,7 +71,15 @@ bool may_change(const std::string& section, const std::string& key) {
   if (section == "data") return key == "path";
   if (section == "model") return false;
   // The two factors of a step's sequences are compared as their product.
-  return key != "seed" && key != "sequence_length";
+  return key != "init" && key != "seed" && key != "sequence_length";
+}
+
+// A profile stands for other keys, the next two say how weights begin and are trained.
+bool shapes_model(const std::string& key, const ModelConfig& initial) {
+  if (key == "profile" || key == "dropout" || key == "initializer_range") return false;
+  const bool quantises = key == "linear" || key == "weight_scale" || key == "weight_group_size" ||
+                         key == "activation_bits";
+  return initial.quantized() || !quantises;
 }
 
 }  // namespace
@@ -78,7 +88,7 @@ void RunConfig::validate() const {
   model.validate();
   data.validate();
   train.validate();
-  model.require_byte_vocabulary();
+  if (data.tokenizer.empty() && train.init.empty()) model.require_token_ids(kByteValues);
   if (train.sequence_length > model.max_position_embeddings)
     throw UsageError(
         fmt::format("train.sequence_length is {}, more than model.max_position_embeddings = {}",
@@ -89,7 +99,7 @@ void RunConfig::validate() const {
 }
 
 RunConfig read_run_config(std::string_view text, const std::string& path,
-                          std::span<const std::string> settings) {
+                          std::span<const std::string> settings, const InitialModel& initial) {
   json document = parse_json(text, path);
   if (!document.is_object())
     throw UsageError(path + ": expected an object with the sections model, data and train");
@@ -102,6 +112,14 @@ RunConfig read_run_config(std::string_view text, const std::string& path,
   for (const std::string& setting : settings) apply_setting(setting, document);
 
   RunConfig config;
+  const auto read_section = [&](const std::string& section) {
+    if (document.contains(section))
+      read_fields(document[section], path + ": " + section, fields_of(config, section));
+  };
+  read_section("train");
+  std::optional<ModelConfig> begins_with;
+  if (initial && !config.train.init.empty())
+    config.model = begins_with.emplace(resolved(initial(config.train.init)));
   const auto model = document.find("model");
   if (model != document.end()) {
     const auto profile = model->find("profile");
@@ -109,9 +127,9 @@ RunConfig read_run_config(std::string_view text, const std::string& path,
     if (profile != model->end() && std::find(names.begin(), names.end(), *profile) != names.end())
       apply_profile(profile->get_ref<const std::string&>(), config.model);
   }
-  for (const std::string& section : kSections)
-    if (document.contains(section))
-      read_fields(document[section], path + ": " + section, fields_of(config, section));
+  read_section("model");
+  read_section("data");
+  if (begins_with) check_initial_model(*begins_with, config.model, config.train.init);
   if (config.train.sequence_length == 0)
     config.train.sequence_length = config.model.max_position_embeddings;
   config.validate();
@@ -126,13 +144,28 @@ std::string write_run_config(const RunConfig& config) {
   return document.dump(2) + "\n";
 }
 
+void check_initial_model(const ModelConfig& initial, const ModelConfig& model,
+                         const std::string& path) {
+  RunConfig from{resolved(initial), {}, {}}, to{resolved(model), {}, {}};
+  const json has = as_json(from, "model"), wanted = as_json(to, "model");
+  // In the order in which the fields are listed: the first difference explains those after it.
+  const auto fields = write_fields(fields_of(from, kSections[0]));
+  for (const auto& [key, value] : fields.items()) {
+    if (!shapes_model(key, initial) || has.at(key) == wanted.at(key)) continue;
+    throw UsageError(fmt::format(
+        "model.{} is {}, but {} of {}, with which the run begins (train.init); leave the key out, "
+        "or begin with another model",
+        key, wanted.at(key).dump(), has.at(key).dump(), path));
+  }
+}
+
 void check_resumable(const RunConfig& before, const RunConfig& now) {
   RunConfig old_config = before, new_config = now;
   const auto refuse = [](const std::string& key, const std::string& was, const std::string& is) {
     throw UsageError(fmt::format(
         "{} was {} in this run and cannot become {} on a resume; start a new run for it "
-        "(only train.* and data.path may change, of train.* not the seed and not what "
-        "a step reads)",
+        "(only train.* and data.path may change, of train.* not the seed, not init and not "
+        "what a step reads)",
         key, was, is));
   };
   for (const std::string& section : kSections) {

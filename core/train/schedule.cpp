@@ -53,4 +53,14 @@ double quant_amount_at(const TrainConfig& config, std::int64_t step) {
   return static_cast<double>(step) / static_cast<double>(config.quant_warmup_steps);
 }
 
+bool same_schedule(const TrainConfig& a, const TrainConfig& b, std::int64_t steps) {
+  for (std::int64_t step = 0; step < steps; ++step) {
+    if (learning_rate_at(a, step) != learning_rate_at(b, step) ||
+        weight_decay_at(a, step) != weight_decay_at(b, step) ||
+        quant_amount_at(a, step) != quant_amount_at(b, step))
+      return false;
+  }
+  return true;
+}
+
 }  // namespace bitnet

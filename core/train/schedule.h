@@ -23,4 +23,7 @@ double weight_decay_at(const TrainConfig& config, std::int64_t step);
 // The λ of x + λ (q(x) - x): step / quant_warmup_steps, at most 1.
 double quant_amount_at(const TrainConfig& config, std::int64_t step);
 
+// Whether all three are the same in the first `steps` steps.
+bool same_schedule(const TrainConfig& a, const TrainConfig& b, std::int64_t steps);
+
 }  // namespace bitnet

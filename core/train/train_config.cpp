@@ -10,11 +10,13 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   constexpr std::int64_t kMaxSteps = std::int64_t{1}
                                      << 31;  // a step is 32 bits of a random counter
   constexpr std::int64_t kMaxCount = std::int64_t{1} << 40;
+  visitor.field("init", init, {},
+                "model whose weights and tokenizer the run begins with; empty: random weights");
   visitor.field("max_steps", max_steps, 1, kMaxSteps, "updates of the weights");
   visitor.field("per_device_train_batch_size", per_device_train_batch_size, 1,
                 BatchPlan::kMaxWindows, "sequences of one micro-batch");
   visitor.field("sequence_length", sequence_length, 0, 1 << 20,
-                "bytes of a sequence; 0: max_position_embeddings");
+                "tokens (bytes, without a tokenizer) of a sequence; 0: max_position_embeddings");
   visitor.field("gradient_accumulation_steps", gradient_accumulation_steps, 1,
                 BatchPlan::kMaxWindows, "micro-batches of one update");
   visitor.field(
@@ -63,7 +65,8 @@ void TrainConfig::visit_fields(FieldVisitor& visitor) {
   visitor.field("save_total_limit", save_total_limit, 0, kMaxCount, "checkpoints to keep; 0: all");
   visitor.field("sample_steps", sample_steps, 0, kMaxSteps, "steps between text samples; 0: none");
   visitor.field("sample_prompt", sample_prompt, {}, "what a text sample goes on from");
-  visitor.field("sample_bytes", sample_bytes, 1, 1 << 20, "length of a text sample");
+  visitor.field("sample_bytes", sample_bytes, 1, 1 << 20,
+                "length of a text sample; with a tokenizer: in tokens");
 }
 
 void TrainConfig::validate() const {

@@ -12,9 +12,10 @@
 namespace bitnet {
 
 struct TrainConfig {
+  std::string init;  // model whose weights (and tokenizer) the run begins with; empty: random ones
   std::int64_t max_steps = 1000;
   std::int64_t per_device_train_batch_size = 8;  // sequences of one micro-batch
-  std::int64_t sequence_length = 0;              // bytes of a sequence; 0: max_position_embeddings
+  std::int64_t sequence_length = 0;              // tokens of a sequence; 0: max_position_embeddings
   std::int64_t gradient_accumulation_steps = 1;  // micro-batches of one update
   std::string activation_dtype = "auto";  // auto | fp32 | bf16, beside the fp32 residual stream
   bool gradient_checkpointing = false;    // keep the blocks' inputs and compute the rest again
@@ -44,7 +45,7 @@ struct TrainConfig {
   std::int64_t save_total_limit = 3;     // 0: keep all
   std::int64_t sample_steps = 200;       // 0: none
   std::string sample_prompt = "The ";
-  std::int64_t sample_bytes = 200;
+  std::int64_t sample_bytes = 200;  // tokens, where those are no bytes
 
   bool operator==(const TrainConfig&) const = default;
 

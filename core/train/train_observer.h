@@ -20,10 +20,10 @@ struct ProjectionMetrics {
 };
 
 struct TrainMetrics {
-  std::int64_t step = 0;    // updates done
-  std::int64_t tokens = 0;  // bytes trained on so far
-  double loss = 0;          // nats, mean over the tokens of this update
-  double bits_per_byte = 0;
+  std::int64_t step = 0;                       // updates done
+  std::int64_t tokens = 0;                     // trained on so far
+  double loss = 0;                             // nats, mean over the tokens of this update
+  double bits_per_byte = 0;                    // by the mean bytes of a token of the training data
   double learning_rate = 0, weight_decay = 0;  // of this update
   double gradient_norm = 0;                    // before clipping
   double quant_amount = 1;                     // λ of this update
@@ -37,7 +37,7 @@ struct TrainMetrics {
 struct EvalMetrics {
   std::int64_t step = 0;
   std::int64_t bytes = 0;
-  double loss = 0;  // nats per byte
+  double loss = 0;  // nats, mean over the tokens
   double bits_per_byte = 0;
   // timing
   double tokens_per_second = 0, seconds = 0;

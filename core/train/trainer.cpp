@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <limits>
 #include <numbers>
 #include <system_error>
 
 #include "core/checkpoint/model_file.h"
 #include "core/checkpoint/training_state.h"
-#include "core/eval/bits_per_byte.h"
+#include "core/convert/native_writer.h"
+#include "core/data/token_lengths.h"
 #include "core/generate/generator.h"
 #include "core/train/metrics_log.h"
 #include "core/train/projection_monitor.h"
@@ -56,7 +58,7 @@ BatchPlan plan_batches(const RunConfig& config) {
 }
 
 MemoryPlan plan_memory(Backend& backend, const RunConfig& config) {
-  check_backward(backend, config.train);
+  check_precisions(backend, config.train);
   const WeightQuantizer quantizer = config.model.weight_quantizer();
   // The float operands of products that are not wholly quantised: weight-only models, and the
   // quantisation warm-up.
@@ -78,23 +80,32 @@ MemoryPlan plan_memory(Backend& backend, const RunConfig& config) {
                                  warming_up, activation_dtype(backend, config.train))
                          .bytes() *
                      rows;
-  plan.evaluation = Activations(backend, config.model, 1, 1, Keep::nothing).bytes() * rows;
+  const std::int64_t length = config.train.sequence_length;
+  plan.evaluation = Activations(backend, config.model, 1, 1, Keep::nothing).bytes() *
+                    eval_batch(config.model, config.train.per_device_train_batch_size, length) *
+                    length;
   if (config.train.sample_steps > 0)
     plan.evaluation = std::max(plan.evaluation,
                                generator_bytes(backend, config.model, GenerateOptions().kv_cache));
   return plan;
 }
 
-Trainer::Trainer(Backend& backend, const RunConfig& config, const DataSplits& data,
-                 std::string program_version)
+Trainer::Trainer(Backend& backend, const RunConfig& config, const TrainingData& data,
+                 std::string program_version, std::shared_ptr<const Tokenizer> tokenizer,
+                 const InitialWeights& initial)
     : config_(config),
       data_(data),
       program_version_(std::move(program_version)),
+      tokenizer_(std::move(tokenizer)),
       model_(backend, config_.model, WeightForm::latent),
       optimizer_(backend, model_.parameters()),
       loader_(data_.train, plan_batches(config_)),
       update_(config_, model_, optimizer_, loader_) {
-  model_.initialize(static_cast<std::uint64_t>(config_.train.seed));
+  config_.model.require_token_ids(tokenizer_->vocab_size());
+  if (initial)
+    initial(model_);
+  else
+    model_.initialize(static_cast<std::uint64_t>(config_.train.seed));
   model_.refresh_quantized(quant_amount_at(config_.train, 0));
 }
 
@@ -199,7 +210,7 @@ TrainMetrics Trainer::measure(const UpdateStep::Result& result) const {
   m.step = step_;
   m.tokens = step_ * update_.tokens_per_step();
   m.loss = result.loss;
-  m.bits_per_byte = result.loss / std::numbers::ln2;
+  m.bits_per_byte = result.loss / std::numbers::ln2 / data_.bytes_per_token;
   m.learning_rate = learning_rate_at(config_.train, step_ - 1);
   m.weight_decay = weight_decay_at(config_.train, step_ - 1);
   m.gradient_norm = result.gradient_norm;
@@ -212,15 +223,19 @@ TrainMetrics Trainer::measure(const UpdateStep::Result& result) const {
 // checkpoint stands for.
 EvalMetrics Trainer::evaluate_valid() {
   update_.check_weights(step_);
-  auto text = data_.valid;
-  const auto limit = static_cast<std::size_t>(config_.train.eval_max_bytes);
-  if (limit > 0 && limit < text.size()) text = text.first(limit);
+  if (!valid_text_) {
+    const std::int64_t limit = config_.train.eval_max_bytes;
+    const TokenLengths::Part part =
+        TokenLengths(*tokenizer_)
+            .leading(data_.valid, limit > 0 ? limit : std::numeric_limits<std::int64_t>::max());
+    valid_text_.emplace(*tokenizer_, part.tokens, part.bytes);
+  }
   EvalOptions options;
   options.context = config_.train.sequence_length;
   options.batch = config_.train.per_device_train_batch_size;
   const double amount = quant_amount_at(config_.train, step_);
   if (amount != 1) model_.refresh_quantized(1);
-  const EvalResult result = evaluate(model_, text, options);
+  const EvalResult result = evaluate(model_, *valid_text_, options);
   if (amount != 1) model_.refresh_quantized(amount);
   if (!std::isfinite(result.bits_per_byte))
     throw NonFiniteError(
@@ -229,7 +244,7 @@ EvalMetrics Trainer::evaluate_valid() {
   EvalMetrics m;
   m.step = step_;
   m.bytes = result.bytes;
-  m.loss = result.nats / static_cast<double>(result.bytes);
+  m.loss = result.nats / static_cast<double>(result.tokens);
   m.bits_per_byte = result.bits_per_byte;
   m.tokens_per_second = result.tokens_per_second;
   m.seconds = result.seconds;
@@ -245,7 +260,7 @@ SampleMetrics Trainer::sample() {
   const double amount = quant_amount_at(config_.train, step_);
   if (amount != 1) model_.refresh_quantized(1);
   SampleMetrics m{.step = step_, .prompt = config_.train.sample_prompt, .text = {}};
-  Generator generator(model_, options);
+  Generator generator(model_, options, tokenizer_);
   generator.generate(m.prompt, [&m](std::string_view bytes) { m.text += bytes; });
   if (amount != 1) model_.refresh_quantized(amount);
   return m;
@@ -264,11 +279,16 @@ void Trainer::save(RunFolder& folder) {
   state.quant_amount = quant_amount_at(config_.train, step_ - 1);
   state.best_bits_per_byte = best_bits_per_byte_;
   state.version = program_version_;
+  state.device = model_.backend().name();
 
   std::filesystem::path temporary, complete;
   try {
     temporary = folder.begin_checkpoint(step_);
     save_latent(model_, temporary);
+    if (!reads_bytes(*tokenizer_)) {
+      tokenizer_->save(temporary, config_.model.max_position_embeddings);
+      write_generation_config(*tokenizer_, temporary);
+    }
     save_training_state(model_.backend(), temporary, state, model_.parameters(),
                         optimizer_.first_moments(), optimizer_.second_moments());
     complete = folder.complete_checkpoint(step_);

@@ -6,6 +6,8 @@
 
 #include <atomic>
 #include <filesystem>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -13,7 +15,10 @@
 #include "core/checkpoint/run_folder.h"
 #include "core/data/batch_loader.h"
 #include "core/data/data_config.h"
+#include "core/data/token_span.h"
+#include "core/eval/bits_per_byte.h"
 #include "core/model/transformer.h"
+#include "core/tokenizer/tokenizer.h"
 #include "core/train/optimizer.h"
 #include "core/train/run_config.h"
 #include "core/train/train_observer.h"
@@ -36,6 +41,19 @@ MemoryPlan plan_memory(Backend& backend, const RunConfig& config);
 // The windows that a run trains on.
 BatchPlan plan_batches(const RunConfig& config);
 
+// What a run learns from, as ids of its tokenizer. Borrows them.
+struct TrainingData {
+  TokenSpan train, valid;
+  double bytes_per_token = 1;  // the mean, for bits per byte of the training loss
+
+  TrainingData(TokenSpan train_tokens, TokenSpan valid_tokens, double mean_bytes)
+      : train(train_tokens), valid(valid_tokens), bytes_per_token(mean_bytes) {}
+  TrainingData(const DataSplits& bytes) : train(bytes.train), valid(bytes.valid) {}
+};
+
+// Fills every parameter of a latent model that is to be trained.
+using InitialWeights = std::function<void(Transformer&)>;
+
 struct TrainSummary {
   std::int64_t step = 0, tokens = 0;          // of the whole run
   std::optional<double> loss;                 // of the last update, if there was one
@@ -47,10 +65,13 @@ struct TrainSummary {
 
 class Trainer {
  public:
-  // Allocates all that training needs; the weights are those of train.seed, untrained. `backend`
-  // and the data must outlive it.
-  Trainer(Backend& backend, const RunConfig& config, const DataSplits& data,
-          std::string program_version);
+  // Allocates all that training needs; the weights are those of `initial`, without it random ones of
+  // train.seed. `backend` and the data must outlive it. Throws UsageError for a tokenizer with more
+  // ids than the model.
+  Trainer(Backend& backend, const RunConfig& config, const TrainingData& data,
+          std::string program_version,
+          std::shared_ptr<const Tokenizer> tokenizer = byte_tokenizer(),
+          const InitialWeights& initial = {});
   Trainer(const Trainer&) = delete;
   Trainer& operator=(const Trainer&) = delete;
 
@@ -79,8 +100,9 @@ class Trainer {
   void save(RunFolder& folder);
 
   const RunConfig config_;
-  const DataSplits data_;
+  const TrainingData data_;
   const std::string program_version_;
+  const std::shared_ptr<const Tokenizer> tokenizer_;
   Transformer model_;
   Optimizer optimizer_;
   BatchLoader loader_;
@@ -90,6 +112,7 @@ class Trainer {
   std::int64_t step_ = 0;
   std::optional<double> best_bits_per_byte_;  // of the checkpoints
   std::optional<double> bits_per_byte_;       // of this step, if it was evaluated
+  std::optional<EvalText> valid_text_;        // what evaluations score; at the first one
 };
 
 }  // namespace bitnet

@@ -27,7 +27,8 @@ DType activation_dtype(const Backend& backend, const TrainConfig& config) {
   return DType::bf16;
 }
 
-void check_backward(const Backend& backend, const TrainConfig& config) {
+void check_precisions(const Backend& backend, const TrainConfig& config) {
+  activation_dtype(backend, config);
   if (backend.computes(config.gradient_precision())) return;
   throw UsageError(fmt::format(
       "train.backward is {}, which the {} backend does not have; use int8, or {}", config.backward,

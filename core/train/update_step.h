@@ -17,8 +17,8 @@ namespace bitnet {
 // backend does not have the one asked for.
 Keep kept_activations(const TrainConfig& config);
 DType activation_dtype(const Backend& backend, const TrainConfig& config);
-// Throws UsageError where the backend does not have config.backward.
-void check_backward(const Backend& backend, const TrainConfig& config);
+// Throws UsageError where the backend does not have config.backward or config.activation_dtype.
+void check_precisions(const Backend& backend, const TrainConfig& config);
 
 class UpdateStep {
  public:

@@ -219,6 +219,17 @@ class CliTest(unittest.TestCase):
             self.assertIn("no part of a run", error_line(result))
         self.assertEqual(snapshot(self.packed), before)
 
+    def test_a_resumed_run_with_another_schedule_is_warned_about_once(self):
+        self.train("longer", "train.max_steps=7")
+        for settings, warnings in ((["--set", "train.max_steps=8"], 1), ([], 0)):
+            result = self.bitnet("train", "--resume", "runs/longer", "--threads", 1, *settings)
+            text = result.stderr.decode()
+            self.assertEqual(text.count("warning: "), warnings, text)
+            self.assertEqual(text.count("schedule differs from that of the 7 steps done (train.max_steps was 7, now it is 8)"), warnings)
+        self.train("steady", "train.max_steps=2", "train.lr_scheduler_type=constant")
+        result = self.bitnet("train", "--resume", "runs/steady", "--threads", 1, "--set", "train.max_steps=3")
+        self.assertNotIn(b"warning: ", result.stderr)
+
     def test_resume_follows_links_as_the_system_does(self):
         (self.work / "far").mkdir()
         os.symlink("../runs", self.work / "far" / "runs")
@@ -246,6 +257,9 @@ class CliTest(unittest.TestCase):
         before = sorted(os.listdir(self.work / "runs"))
         plan = self.bitnet("train", "--config", "tiny.json", "--dry-run", "--out", "runs/dry").stdout
         self.assertIn(b"parameters", plan)
+        sizes = json.loads(self.bitnet("train", "--config", "tiny.json", "--dry-run", "--json", "--device", "cpu").stdout)
+        self.assertEqual(sizes["device"], "cpu")
+        self.assertGreater(sizes["device_memory_bytes"], sizes["memory_bytes"])
         self.bitnet("train", "--config", "tiny.json", "--dry-run", "--out", "runs/a", code=2)
         huge = self.bitnet("train", "--config", "tiny.json", "--dry-run", "--set", "model.vocab_size=1048576",
                            "--set", "train.per_device_train_batch_size=32768", code=4)
@@ -475,7 +489,9 @@ class CliTest(unittest.TestCase):
 
     def test_bench_refuses_what_it_cannot_measure(self):
         for arguments in (["speed"], ["prefill", "--config", "tiny.json", "--tokens", "65"],
-                          ["decode", "--config", "tiny.json", "--context", "64"], ["all", "--repeats", "0"]):
+                          ["decode", "--config", "tiny.json", "--context", "64"], ["all", "--repeats", "0"],
+                          ["all", "--device", "cpu", "--set", "train.backward=bf16"],
+                          ["all", "--device", "cpu", "--set", "train.activation_dtype=bf16"]):
             result = self.bitnet("bench", *arguments, code=2)
             error_line(result)
             self.assertNotIn(b"measuring", result.stderr)

@@ -83,6 +83,15 @@ class CudaTest(unittest.TestCase):
             resumed, whole = (self.work / run / f"checkpoint-{STEPS}" / name for run in ("half", "cuda"))
             self.assertEqual(resumed.read_bytes(), whole.read_bytes(), name)
 
+    def test_a_run_that_goes_on_on_another_device_is_warned_about(self):
+        self.train("cpu", "moved", "train.max_steps=2")
+        result = self.bitnet("train", "--resume", "moved", "--device", "cuda")
+        self.assertNotIn(b"warning: ", result.stderr)  # there was nothing to do
+        result = self.bitnet("train", "--resume", "moved", "--device", "cuda", "--set", "train.max_steps=3")
+        self.assertIn(b"warning: the checkpoint was trained on cpu, this is cuda", result.stderr)
+        result = self.bitnet("train", "--resume", "moved", "--device", "cuda", "--set", "train.max_steps=4")
+        self.assertNotIn(b"was trained on", result.stderr)
+
     def test_gradient_checkpointing_changes_no_bit(self):
         self.train("cuda", "again", "train.max_steps=3", "train.gradient_checkpointing=true")
         self.train("cuda", "kept", "train.max_steps=3")
@@ -128,10 +137,19 @@ class CudaTest(unittest.TestCase):
     def test_a_dry_run_names_the_device_and_its_memory(self):
         plan = self.bitnet("train", "--config", "tiny.json", "--out", "no", "--device", "cuda", "--dry-run").stdout.decode()
         self.assertRegex(plan, r"device +cuda, [\d.]+ MB")
+        sizes = json.loads(
+            self.bitnet("train", "--config", "tiny.json", "--out", "no", "--device", "cuda", "--dry-run", "--json").stdout)
+        self.assertEqual(sizes["device"], "cuda")
+        self.assertGreater(sizes["device_memory_bytes"], sizes["memory_bytes"])
         self.assertFalse((self.work / "no").exists())
 
-    def bench(self, *arguments):
-        return self.bitnet("bench", *arguments, "--config", "tiny.json", "--repeats", 1, "--device", "cuda")
+    def bench(self, *arguments, **options):
+        return self.bitnet("bench", *arguments, "--config", "tiny.json", "--repeats", 1, "--device", "cuda", **options)
+
+    def test_bench_refuses_gradients_that_a_gpu_does_not_compute_before_it_measures(self):
+        result = self.bench("all", "--set", "train.backward=fp32", code=2)
+        self.assertIn(b"train.backward is fp32, which the cuda backend does not have", result.stderr)
+        self.assertNotIn(b"measuring", result.stderr)
 
     def test_bench_measures_every_workload_as_a_fraction_of_what_the_gpu_can_do(self):
         report = json.loads(self.bench("all", "--json").stdout)

@@ -168,3 +168,21 @@ TEST_CASE("evaluation refuses what it cannot do, and says the range") {
   CHECK_THROWS_AS(evaluate(tiny.model, text, with(8, -1)), UsageError);
   CHECK_THROWS_AS(evaluate(tiny.model, text, with(8, 4, 0)), UsageError);
 }
+
+TEST_CASE("the first logits are those that score the first window, after byte 0") {
+  TinyModel tiny;
+  const std::vector<std::uint8_t> text = sample_text(40);
+  const TextLogits first = first_logits(tiny.model, text);
+  REQUIRE(first.inputs.size() == static_cast<std::size_t>(kContext));
+  CHECK(first.inputs[0] == 0);
+  double nats = 0;
+  for (std::size_t p = 0; p < first.inputs.size(); ++p) {
+    if (p > 0) CHECK(first.inputs[p] == text[p - 1]);
+    double sum = 0;
+    const float* logits = first.logits.data() + p * 256;
+    for (int v = 0; v < 256; ++v) sum += std::exp(static_cast<double>(logits[v]));
+    nats += std::log(sum) - static_cast<double>(logits[text[p]]);
+  }
+  const std::span<const std::uint8_t> window = std::span(text).first(first.inputs.size());
+  CHECK(std::abs(evaluate(tiny.model, window).nats - nats) <= 1e-4 * nats);
+}

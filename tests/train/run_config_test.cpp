@@ -2,6 +2,7 @@
 #include "core/train/run_config.h"
 
 #include "core/base/error.h"
+#include "core/checkpoint/model_config_json.h"
 #include "tests/support/catch.h"
 
 namespace bitnet {
@@ -97,6 +98,69 @@ TEST_CASE("values that do not fit together are refused") {
            "quant_warmup_steps");
 }
 
+ModelConfig initial_model(const std::string& linear) {
+  ModelConfig config;
+  config.linear = linear;
+  config.vocab_size = 300;
+  config.hidden_size = 128;
+  config.max_position_embeddings = 64;
+  return config;
+}
+
+RunConfig read_with_init(const std::string& text, const ModelConfig& initial,
+                         const std::vector<std::string>& settings = {}) {
+  std::vector<std::string> all = {"data.path=text", "train.init=some/model"};
+  all.insert(all.end(), settings.begin(), settings.end());
+  return read_run_config(text, "a.json", all, [&](const std::string& path) {
+    CHECK(path == "some/model");
+    return initial;
+  });
+}
+
+TEST_CASE("a run that begins with a model takes its shape from it") {
+  const ModelConfig initial = initial_model("b158");
+  const RunConfig config = read_with_init("{}", initial);
+  CHECK(config.model == resolved(initial));
+  CHECK(config.train.sequence_length == 64);
+  CHECK(config.train.init == "some/model");
+  CHECK(read(write_run_config(config)) == config);  // needs the model no more
+  const RunConfig given = read_with_init(
+      R"({"model": {"hidden_size": 128, "dropout": 0.1, "num_key_value_heads": 0}})", initial);
+  CHECK(given.model.dropout == 0.1);
+  CHECK(given.model.vocab_size == 300);
+}
+
+TEST_CASE("a key that contradicts the model a run begins with is refused and named") {
+  const auto message = [](const ModelConfig& initial, const std::string& setting) {
+    try {
+      read_with_init("{}", initial, {setting});
+    } catch (const UsageError& e) {
+      return std::string(e.what());
+    }
+    return std::string("no UsageError");
+  };
+  for (const std::string key :
+       {"hidden_size=192", "vocab_size=301", "linear=b1", "linear=float", "weight_group_size=64",
+        "max_position_embeddings=128", "use_sub_norms=false", "num_key_value_heads=2"}) {
+    const std::string setting = "model." + key;
+    contains(message(initial_model("b158"), setting), setting.substr(0, setting.find('=')) + " is");
+  }
+  contains(message(initial_model("b158"), "model.hidden_size=192"),
+           "model.hidden_size is 192, but 128 of some/model");
+  contains(message(initial_model("float"), "model.use_sub_norms=false"), "use_sub_norms");
+}
+
+TEST_CASE("the projections of a float model may become BitLinears of any kind") {
+  const ModelConfig initial = initial_model("float");
+  CHECK(read_with_init("{}", initial).model.linear == "float");
+  CHECK(read_with_init("{}", initial, {"model.linear=b1"}).model.linear == "b1");
+  const RunConfig config =
+      read_with_init("{}", initial,
+                     {"model.linear=b158", "model.weight_group_size=64",
+                      "model.weight_scale=absmedian", "train.quant_warmup_steps=5"});
+  CHECK(config.model.weight_group_size == 64);
+}
+
 TEST_CASE("a config that is written and read again is the same") {
   const RunConfig config =
       read(kText, {"train.learning_rate=0.1", "train.seed=77", "data.order=sequential"});
@@ -110,8 +174,8 @@ TEST_CASE("a resumed run may change how long it trains, not what it trains") {
                                        "train.gradient_accumulation_steps=2"}));
   const std::string setting =
       GENERATE("model.hidden_size=192", "model.linear=b1", "data.order=sequential",
-               "data.split=[0.8,0.1,0.1]", "train.seed=2", "train.sequence_length=32",
-               "train.per_device_train_batch_size=4");
+               "data.split=[0.8,0.1,0.1]", "data.tokenizer=x", "train.init=x", "train.seed=2",
+               "train.sequence_length=32", "train.per_device_train_batch_size=4");
   CHECK_THROWS_AS(check_resumable(before, read(kText, {setting})), UsageError);
 }
 

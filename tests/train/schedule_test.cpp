@@ -106,6 +106,26 @@ TEST_CASE("no schedule is negative or above its peak, whatever the lengths") {
   }
 }
 
+TEST_CASE("schedules are the same as long as all of their numbers are") {
+  TrainConfig a = schedule("wsd"), b = a;
+  CHECK(same_schedule(a, b, 1000));
+  a.decay_fraction = 0.1;
+  b.decay_fraction = 0.2;  // from step 88 of 110; a from 99
+  CHECK(same_schedule(a, b, 89));
+  CHECK(!same_schedule(a, b, 90));
+  b = a;
+  b.weight_decay += 0.1;
+  CHECK(same_schedule(a, b, 0));
+  CHECK(!same_schedule(a, b, 1));
+  b = a;
+  b.quant_warmup_steps = 2;
+  CHECK(!same_schedule(a, b, 1));
+  b = a;
+  b.max_steps += 10;
+  CHECK(same_schedule(a, b, 100));
+  CHECK(!same_schedule(a, b, 101));
+}
+
 TEST_CASE("quantisation grows from 0 to 1 over its warm-up and is whole without one") {
   TrainConfig config;
   CHECK(quant_amount_at(config, 0) == 1.0);

@@ -6,6 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 all_stages=(release coverage asan tsan neon)
 jobs=$(nproc)
+export OMP_WAIT_POLICY=passive # tests share the machine: idle threads must not spin
 
 configure() { # PRESET [ARGUMENT...]
   local launcher=()
@@ -43,14 +44,14 @@ stage_asan() {
   run ctest --preset asan --parallel "$jobs"
 }
 
-# The unit tests under ThreadSanitizer.
+# The unit tests that have threads, and the kernels, under ThreadSanitizer.
 stage_tsan() {
   configure tsan
   run cmake --build build/tsan --target bitnet_unit_tests --parallel "$jobs"
   run ctest --preset tsan --parallel "$jobs"
 }
 
-# The CPU kernels, compiled for 64-bit ARM and run by qemu.
+# The kernels, of the CPU and those that the emulator executes, compiled for 64-bit ARM and run by qemu.
 stage_neon() {
   configure neon
   run cmake --build build/neon --parallel "$jobs"

@@ -6,7 +6,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 packages=(
   g++ cmake ninja-build
-  libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev zlib1g-dev
+  libcli11-dev nlohmann-json3-dev libspdlog-dev libfmt-dev zlib1g-dev libpcre2-dev libsentencepiece-dev
   libdnnl-dev ocl-icd-opencl-dev  # oneDNN's CMake files look for OpenCL, which bitnet does not use
   ca-certificates curl unzip      # get_data.sh
 )

@@ -62,13 +62,14 @@ ordered_json config_to_json(const ModelConfig& original, WeightForm form, FloatD
     object["eos_token_id"] = 0;
   }
   object["use_cache"] = true;
-  if (config.quantized()) {
-    object["quantization_config"] = {
-        {"quant_method", "bitnet"},
-        {"linear_class", "autobitlinear"},
-        {"quantization_mode", form == WeightForm::packed ? "offline" : "online"}};
-  }
+  if (config.quantized()) object["quantization_config"] = quantization_config_json(form);
   return object;
+}
+
+ordered_json quantization_config_json(WeightForm form) {
+  return {{"quant_method", "bitnet"},
+          {"linear_class", "autobitlinear"},
+          {"quantization_mode", form == WeightForm::packed ? "offline" : "online"}};
 }
 
 ModelConfig config_from_json(const json& original, const std::string& path) {

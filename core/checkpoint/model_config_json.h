@@ -18,6 +18,9 @@ enum class FloatDtype : std::uint8_t { f32, bf16 };
 // function, else "bitnet_native".
 nlohmann::ordered_json config_to_json(const ModelConfig& config, WeightForm form, FloatDtype dtype);
 
+// "quantization_config" of our weights: scales multiply.
+nlohmann::ordered_json quantization_config_json(WeightForm form);
+
 // Keys that are neither Hugging Face's shape keys nor ours are ignored. Throws FormatError (with
 // `path`) for an unknown model_type, a missing shape key, a wrong value, an impossible shape, and
 // weights packed in a way that we cannot read.

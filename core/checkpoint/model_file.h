@@ -80,6 +80,8 @@ struct ExpectedTensor {
   bool packed = false;  // U8, else F32, BF16 or F16
   bool scale = false;   // weight scales: finite and positive
   std::vector<std::int64_t> shape;
+
+  std::int64_t elements() const;
 };
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config, WeightForm form);
 

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 // From a path on the command line to a checked model file.
 #include <algorithm>
+#include <functional>
 #include <limits>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
 #include "core/base/config_io.h"
@@ -169,6 +171,10 @@ ModelSource check_model(const SafetensorsFile& file) {
 
 ModelSource resolve_model(const fs::path& path) {
   return check_model(SafetensorsFile(find_model_file(path)));
+}
+
+std::int64_t ExpectedTensor::elements() const {
+  return std::accumulate(shape.begin(), shape.end(), std::int64_t{1}, std::multiplies<>());
 }
 
 std::vector<ExpectedTensor> expected_tensors(const ModelConfig& config, WeightForm form) {

@@ -131,37 +131,6 @@ void check_function(const ModelConfig& c, const GgufArch& arch) {
       arch.name, arch.hidden_act, c.hidden_act, instead, instead.empty() ? "" : ", or "));
 }
 
-// Norms without gains as norms with gains of 1, which is the same function.
-class UnitGains final : public ModelReader {
- public:
-  explicit UnitGains(SharedReader source) : source_(std::move(source)), config_(source_->config()) {
-    config_.norm_gain = true;
-  }
-  const std::filesystem::path& path() const override { return source_->path(); }
-  std::string description() const override { return source_->description(); }
-  const ModelConfig& config() const override { return config_; }
-  WeightForm form() const override { return source_->form(); }
-  std::vector<std::string> warnings() const override { return source_->warnings(); }
-  std::shared_ptr<const Tokenizer> tokenizer() const override { return source_->tokenizer(); }
-  std::map<std::string, std::string> metadata() const override { return source_->metadata(); }
-  FloatDtype float_dtype(std::string_view name) const override {
-    return is_gain(name) ? FloatDtype::bf16 : source_->float_dtype(name);
-  }
-  void read_floats(std::string_view name, std::span<float> to) const override {
-    if (!is_gain(name)) return source_->read_floats(name, to);
-    std::fill(to.begin(), to.end(), 1.0f);
-  }
-  void read_packed(std::string_view name, std::span<std::uint8_t> to) const override {
-    source_->read_packed(name, to);
-  }
-
- private:
-  static bool is_gain(std::string_view name) { return name.ends_with("norm.weight"); }
-
-  SharedReader source_;
-  ModelConfig config_;
-};
-
 Rounding rounding_of(std::string_view name, const GgufTarget& target) {
   const bool codes = elements_of(target.type) != GgufElements::floats;
   const Rounding of_type = target.type == GgufType::f16    ? Rounding::f16
@@ -192,7 +161,7 @@ SharedReader gguf_form(SharedReader model, const GgufExportOptions& options) {
   const GgufTarget target = choose_gguf_target(*model, options);
   if (model->config().quantized() && model->form() == WeightForm::latent)
     model = packed_view(std::move(model));
-  if (!model->config().norm_gain) model = std::make_shared<UnitGains>(std::move(model));
+  if (!model->config().norm_gain) model = unit_gains_view(std::move(model));
   return rounded_view(std::move(model),
                       [target](std::string_view name) { return rounding_of(name, target); });
 }

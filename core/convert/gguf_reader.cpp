@@ -75,7 +75,7 @@ class GgufReader final : public ModelReader {
     if (!name.ends_with(kScaleSuffix)) return projection(name).read_floats(0, to);
     const GgufProjection& p = projection(name.substr(0, name.size() - kScaleSuffix.size()));
     if (!p.holds_floats()) return p.read_scales(config_.weight_group_size, to);
-    const Ternary ternary = read_ternary(p);
+    const TernaryMatrix ternary = read_ternary(p);
     BITNET_CHECK(ternary.scales.size() == to.size(), "{} scales for '{}'", to.size(), name);
     std::copy(ternary.scales.begin(), ternary.scales.end(), to.begin());
   }
@@ -94,21 +94,12 @@ class GgufReader final : public ModelReader {
     return found->second;
   }
 
-  struct Ternary {
-    std::vector<std::int8_t> codes;
-    std::vector<float> scales;
-  };
   // Of floats that decide_form() has found to be ternary.
-  Ternary read_ternary(const GgufProjection& p) const {
+  TernaryMatrix read_ternary(const GgufProjection& p) const {
     const std::int64_t rows = p.tensor().rows(), columns = p.tensor().columns();
     std::vector<float> weights(static_cast<std::size_t>(rows * columns));
     p.read_floats(0, weights);
-    Ternary result;
-    result.codes.resize(weights.size());
-    result.scales.resize(static_cast<std::size_t>(
-        scale_count({.group_size = config_.weight_group_size}, rows, columns)));
-    split_ternary(weights, rows, columns, config_.weight_group_size, result.codes, result.scales);
-    return result;
+    return split_ternary(weights, rows, columns, config_.weight_group_size);
   }
 
   // Finds every tensor of the configuration, and nothing else.

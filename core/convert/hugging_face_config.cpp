@@ -286,12 +286,7 @@ ordered_json hugging_face_config_json(const ModelConfig& original, WeightForm fo
   object["attention_dropout"] = 0.0;
   set_special_token_ids(tokenizer, object);
   object["use_cache"] = true;
-  if (config.quantized()) {
-    object["quantization_config"] = {
-        {"quant_method", "bitnet"},
-        {"linear_class", "autobitlinear"},
-        {"quantization_mode", form == WeightForm::packed ? "offline" : "online"}};
-  }
+  if (config.quantized()) object["quantization_config"] = quantization_config_json(form);
   return object;
 }
 

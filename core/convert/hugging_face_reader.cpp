@@ -115,7 +115,7 @@ class HuggingFaceReader final : public ModelReader {
   void read_packed(std::string_view name, std::span<std::uint8_t> to) const override {
     const Entry& entry = entry_of(name);
     if (projections_ == Projections::ternary) {
-      const Ternary ternary = read_ternary(entry);
+      const TernaryMatrix ternary = read_ternary(entry);
       return pack_codes(ternary.codes, entry.shape[0], entry.shape[1], to);
     }
     BITNET_CHECK(entry.bytes.size() == to.size(), "{} bytes for tensor '{}' of {}", to.size(), name,
@@ -127,11 +127,6 @@ class HuggingFaceReader final : public ModelReader {
   }
 
  private:
-  struct Ternary {
-    std::vector<std::int8_t> codes;
-    std::vector<float> scales;
-  };
-
   std::string stored_name(std::string_view name) const {
     return source_.inner_norm_names ? inner_norm_name(std::string(name)) : std::string(name);
   }
@@ -228,16 +223,10 @@ class HuggingFaceReader final : public ModelReader {
                   "differs from model.embed_tokens.weight, although tie_word_embeddings is true");
   }
 
-  Ternary read_ternary(const Entry& entry) const {
+  TernaryMatrix read_ternary(const Entry& entry) const {
     std::vector<float> weights(static_cast<std::size_t>(entry.elements()));
     decode_floats(entry, 0, weights);
-    Ternary result;
-    result.codes.resize(weights.size());
-    result.scales.resize(static_cast<std::size_t>(
-        scale_count(config_.weight_quantizer(), entry.shape[0], entry.shape[1])));
-    split_ternary(weights, entry.shape[0], entry.shape[1], config_.weight_group_size, result.codes,
-                  result.scales);
-    return result;
+    return split_ternary(weights, entry.shape[0], entry.shape[1], config_.weight_group_size);
   }
 
   // In the sense that multiplies. The reciprocal is rounded to fp32 once: a relative 2^-24, as the
@@ -245,7 +234,7 @@ class HuggingFaceReader final : public ModelReader {
   void read_scales(const std::string& name, std::span<float> to) const {
     if (projections_ == Projections::ternary) {
       const std::string weight = name.substr(0, name.size() - std::string_view("_scale").size());
-      const Ternary ternary = read_ternary(entry_of(weight));
+      const TernaryMatrix ternary = read_ternary(entry_of(weight));
       BITNET_CHECK(ternary.scales.size() == to.size(), "{} scales for {}", to.size(), name);
       std::copy(ternary.scales.begin(), ternary.scales.end(), to.begin());
       return;

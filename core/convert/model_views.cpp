@@ -166,6 +166,24 @@ class BitLinearView final : public View {
   }
 };
 
+class UnitGainsView final : public View {
+ public:
+  explicit UnitGainsView(SharedReader source) : View(std::move(source)) {
+    config_.norm_gain = true;
+  }
+
+  FloatDtype float_dtype(std::string_view name) const override {
+    return is_gain(name) ? FloatDtype::bf16 : source_->float_dtype(name);
+  }
+  void read_floats(std::string_view name, std::span<float> to) const override {
+    if (!is_gain(name)) return source_->read_floats(name, to);
+    std::fill(to.begin(), to.end(), 1.0f);
+  }
+
+ private:
+  static bool is_gain(std::string_view name) { return name.ends_with("norm.weight"); }
+};
+
 class RoundedView final : public View {
  public:
   RoundedView(SharedReader source, std::function<Rounding(std::string_view)> rounding)
@@ -210,6 +228,10 @@ SharedReader bit_linear_view(SharedReader floats, const std::string& linear) {
                     "again would lose their scales; --linear is for float models",
                     floats->path().string(), floats->config().linear));
   return std::make_shared<BitLinearView>(std::move(floats), linear);
+}
+
+SharedReader unit_gains_view(SharedReader source) {
+  return std::make_shared<UnitGainsView>(std::move(source));
 }
 
 SharedReader rounded_view(SharedReader source,

@@ -25,6 +25,9 @@ SharedReader dense_view(SharedReader source);
 // UsageError for a model that is quantised.
 SharedReader bit_linear_view(SharedReader floats, const std::string& linear);
 
+// Norms without gains as norms with gains of 1, which is the same function.
+SharedReader unit_gains_view(SharedReader source);
+
 enum class Rounding : std::uint8_t { none, bf16, f16 };
 
 // Float tensors and scales rounded as a format will hold them; `rounding` is asked with our name

@@ -7,16 +7,6 @@
 #include "core/checkpoint/tensor_report.h"
 
 namespace bitnet {
-namespace {
-
-std::size_t elements_of(const std::vector<std::int64_t>& shape) {
-  std::int64_t elements = 1;
-  for (const std::int64_t dim : shape) elements *= dim;
-  return static_cast<std::size_t>(elements);
-}
-
-}  // namespace
-
 TensorStream::TensorStream(const ModelReader& reader, FloatDtype scale_dtype,
                            ConversionProgress progress)
     : reader_(reader), progress_(std::move(progress)), warnings_(reader.warnings()) {
@@ -34,7 +24,7 @@ TensorStream::TensorStream(const ModelReader& reader, FloatDtype scale_dtype,
 }
 
 const void* TensorStream::read(const ExpectedTensor& tensor, FloatDtype dtype) {
-  const std::size_t elements = elements_of(tensor.shape);
+  const std::size_t elements = static_cast<std::size_t>(tensor.elements());
   TensorReport report{tensor.name, "", tensor.shape, elements, {}, {}, {}};
   if (tensor.packed) {
     bytes_.resize(elements);
@@ -78,7 +68,7 @@ bool scales_are_bf16(const ModelReader& reader) {
   std::vector<float> scales;
   for (const ExpectedTensor& tensor : expected_tensors(reader.config(), reader.form())) {
     if (!tensor.scale) continue;
-    scales.resize(elements_of(tensor.shape));
+    scales.resize(static_cast<std::size_t>(tensor.elements()));
     reader.read_floats(tensor.name, scales);
     for (const float scale : scales)
       if (from_bf16(to_bf16(scale)) != scale) return false;

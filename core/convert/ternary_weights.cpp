@@ -69,21 +69,24 @@ std::optional<std::int64_t> find_ternary_groups(const ModelConfig& config,
   return std::nullopt;
 }
 
-void split_ternary(std::span<const float> weights, std::int64_t rows, std::int64_t columns,
-                   std::int64_t group_size, std::span<std::int8_t> codes, std::span<float> scales) {
-  const std::int64_t size = group_size == 0 ? rows * columns : group_size;
-  BITNET_CHECK(std::ssize(weights) == rows * columns && codes.size() == weights.size() &&
-                   std::ssize(scales) * size == std::ssize(weights),
-               "{} weights, {} codes and {} scales", weights.size(), codes.size(), scales.size());
-  for (std::size_t g = 0; g < scales.size(); ++g) {
-    const std::size_t first = g * static_cast<std::size_t>(size);
-    const auto group = weights.subspan(first, static_cast<std::size_t>(size));
+TernaryMatrix split_ternary(std::span<const float> weights, std::int64_t rows, std::int64_t columns,
+                            std::int64_t group_size) {
+  const auto groups =
+      static_cast<std::size_t>(scale_count({.group_size = group_size}, rows, columns));
+  const std::size_t size = weights.size() / groups;
+  BITNET_CHECK(std::ssize(weights) == rows * columns && groups * size == weights.size(),
+               "{} weights of a [{}, {}] matrix in {} groups", weights.size(), rows, columns,
+               groups);
+  TernaryMatrix result{std::vector<std::int8_t>(weights.size()), std::vector<float>(groups)};
+  for (std::size_t g = 0; g < groups; ++g) {
+    const auto group = weights.subspan(g * size, size);
     float magnitude = 0;
     BITNET_CHECK(has_one_magnitude(group, magnitude), "group {} is not ternary", g);
-    scales[g] = magnitude == 0 ? kScaleEps : magnitude;
-    for (std::size_t i = 0; i < group.size(); ++i)
-      codes[first + i] = static_cast<std::int8_t>((group[i] > 0) - (group[i] < 0));
+    result.scales[g] = magnitude == 0 ? kScaleEps : magnitude;
+    for (std::size_t i = 0; i < size; ++i)
+      result.codes[g * size + i] = static_cast<std::int8_t>((group[i] > 0) - (group[i] < 0));
   }
+  return result;
 }
 
 }  // namespace bitnet

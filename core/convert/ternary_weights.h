@@ -24,9 +24,14 @@ using ReadElements =
 std::optional<std::int64_t> find_ternary_groups(const ModelConfig& config,
                                                 const ReadElements& read);
 
+struct TernaryMatrix {
+  std::vector<std::int8_t> codes;  // [rows, columns]
+  std::vector<float> scales;       // [scale_count()]
+};
+
 // Codes and scales of such a matrix (b158 of that group size). A group of zeros has no scale of its
 // own and gets the least that a quantiser gives.
-void split_ternary(std::span<const float> weights, std::int64_t rows, std::int64_t columns,
-                   std::int64_t group_size, std::span<std::int8_t> codes, std::span<float> scales);
+TernaryMatrix split_ternary(std::span<const float> weights, std::int64_t rows, std::int64_t columns,
+                            std::int64_t group_size);
 
 }  // namespace bitnet

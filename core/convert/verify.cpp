@@ -69,14 +69,8 @@ bool same_value(float a, float b) {
   return a == b || std::bit_cast<std::uint32_t>(a) == std::bit_cast<std::uint32_t>(b);
 }
 
-std::size_t elements_of(const std::vector<std::int64_t>& shape) {
-  std::int64_t elements = 1;
-  for (const std::int64_t dim : shape) elements *= dim;
-  return static_cast<std::size_t>(elements);
-}
-
 std::vector<float> floats_of(const ModelReader& reader, const ExpectedTensor& tensor) {
-  std::vector<float> values(elements_of(tensor.shape));
+  std::vector<float> values(static_cast<std::size_t>(tensor.elements()));
   reader.read_floats(tensor.name, values);
   return values;
 }
@@ -88,7 +82,7 @@ std::vector<float> floats_of(const ModelReader& reader, const ExpectedTensor& te
 
 void compare_codes(const ModelReader& expected, const ModelReader& written,
                    const ExpectedTensor& tensor, VerifyReport& report) {
-  std::vector<std::uint8_t> a(elements_of(tensor.shape)), b(a.size());
+  std::vector<std::uint8_t> a(static_cast<std::size_t>(tensor.elements())), b(a.size());
   expected.read_packed(tensor.name, a);
   written.read_packed(tensor.name, b);
   if (const std::int64_t flips = count_flips(a, b); flips > 0)
@@ -101,7 +95,7 @@ bool scales_nothing(const ModelReader& reader, const ExpectedTensor& scale) {
   const std::string weight = scale.name.substr(0, scale.name.rfind("_scale"));
   for (const ExpectedTensor& tensor : expected_tensors(reader.config(), reader.form())) {
     if (tensor.name != weight || !tensor.packed) continue;
-    std::vector<std::uint8_t> packed(elements_of(tensor.shape));
+    std::vector<std::uint8_t> packed(static_cast<std::size_t>(tensor.elements()));
     reader.read_packed(tensor.name, packed);
     const CodeCounts counts = count_codes(packed);
     return counts.zero == counts.total();

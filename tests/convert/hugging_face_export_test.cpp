@@ -8,11 +8,13 @@
 #include "core/convert/verify.h"
 #include "tests/convert/hugging_face_files.h"
 #include "tests/support/catch.h"
+#include "tests/support/contains.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_model.h"
 
 using namespace bitnet;
 using nlohmann::json;
+using test::contains;
 namespace fs = std::filesystem;
 
 namespace {
@@ -57,11 +59,6 @@ std::string usage_message(const std::function<void()>& act) {
     return error.what();
   }
   return "accepted";
-}
-
-void contains(const std::string& text, const std::string& part) {
-  CAPTURE(text, part);
-  CHECK(text.find(part) != std::string::npos);
 }
 
 }  // namespace
@@ -137,8 +134,7 @@ TEST_CASE("codes, scales and floats survive the way through every format and bac
   const SharedReader first = open_model(w.folder / "in");
   for (const ExpectedTensor& tensor : expected_tensors(first->config(), WeightForm::packed)) {
     CAPTURE(tensor.name);
-    std::int64_t elements = 1;
-    for (const std::int64_t dim : tensor.shape) elements *= dim;
+    const std::int64_t elements = tensor.elements();
     if (tensor.packed) {
       std::vector<std::uint8_t> a(static_cast<std::size_t>(elements)), b(a.size());
       first->read_packed(tensor.name, a);

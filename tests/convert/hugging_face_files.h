@@ -96,8 +96,7 @@ inline void add_random_tensors(HuggingFaceFiles& files, const ModelConfig& confi
   std::uint32_t seed = 1;
   std::size_t next_scale = 0;
   for (const ExpectedTensor& tensor : expected_tensors(config, form)) {
-    std::int64_t elements = 1;
-    for (const std::int64_t dim : tensor.shape) elements *= dim;
+    const std::int64_t elements = tensor.elements();
     if (tensor.scale) {
       files.set_floats(tensor.name, tensor.shape, {scales.at(next_scale++)}, scale_dtype);
     } else if (tensor.packed) {

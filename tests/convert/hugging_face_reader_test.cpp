@@ -5,11 +5,13 @@
 #include "core/convert/model_reader.h"
 #include "tests/convert/hugging_face_files.h"
 #include "tests/support/catch.h"
+#include "tests/support/contains.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_model.h"
 
 using namespace bitnet;
 using nlohmann::ordered_json;
+using test::contains;
 using test::HuggingFaceFiles;
 namespace fs = std::filesystem;
 
@@ -61,11 +63,6 @@ std::string refusal(const HuggingFaceFiles& files) {
     return error.what();
   }
   return "accepted";
-}
-
-void contains(const std::string& text, const std::string& part) {
-  CAPTURE(text, part);
-  CHECK(text.find(part) != std::string::npos);
 }
 
 }  // namespace

@@ -7,10 +7,12 @@
 #include "core/base/error.h"
 #include "tests/convert/hugging_face_files.h"
 #include "tests/support/catch.h"
+#include "tests/support/contains.h"
 #include "tests/support/temporary_folder.h"
 
 using namespace bitnet;
 using nlohmann::ordered_json;
+using test::contains;
 using test::HuggingFaceFiles;
 namespace fs = std::filesystem;
 
@@ -37,11 +39,6 @@ void edit_index(const fs::path& folder, const std::function<void(ordered_json&)>
   ordered_json index = ordered_json::parse(read_text_file(file));
   edit(index);
   write_file(file, index.dump());
-}
-
-void contains(const std::string& text, const std::string& part) {
-  CAPTURE(text, part);
-  CHECK(text.find(part) != std::string::npos);
 }
 
 }  // namespace

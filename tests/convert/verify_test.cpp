@@ -7,10 +7,12 @@
 #include "core/tokenizer/byte_alphabet.h"
 #include "tests/convert/hugging_face_files.h"
 #include "tests/support/catch.h"
+#include "tests/support/contains.h"
 #include "tests/support/temporary_folder.h"
 #include "tests/support/tiny_model.h"
 
 using namespace bitnet;
+using test::contains;
 using test::HuggingFaceFiles;
 namespace fs = std::filesystem;
 
@@ -45,11 +47,6 @@ std::string difference(const std::function<void(HuggingFaceFiles&)>& change) {
     return error.what();
   }
   return "equal";
-}
-
-void contains(const std::string& text, const std::string& part) {
-  CAPTURE(text, part);
-  CHECK(text.find(part) != std::string::npos);
 }
 
 }  // namespace

@@ -35,8 +35,7 @@ void read_container(const GgufFile& file) {
 
 void read_model(const ModelReader& reader) {
   for (const ExpectedTensor& tensor : expected_tensors(reader.config(), reader.form())) {
-    std::int64_t elements = 1;
-    for (const std::int64_t dim : tensor.shape) elements *= dim;
+    const std::int64_t elements = tensor.elements();
     try {
       if (tensor.packed) {
         std::vector<std::uint8_t> packed(static_cast<std::size_t>(elements));

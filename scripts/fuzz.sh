@@ -24,7 +24,7 @@ mkdir -p "$findings"
 fuzz() { # TARGET
   local corpus=tests/fuzz/corpus/$1 work=build/fuzz/work/$1
   mkdir -p "$corpus" "$work"
-  build/fuzz/tests/fuzz/bitnet_fuzz_"$1" -max_total_time="$seconds" -max_len=4096 -timeout=20 -report_slow_units=20 -rss_limit_mb=3000 -print_final_stats=1 \
+  build/fuzz/tests/fuzz/bitnet_fuzz_"$1" -max_total_time="$seconds" -timeout=20 -report_slow_units=20 -rss_limit_mb=3000 -print_final_stats=1 \
     -artifact_prefix="$findings/$1-" "$work" "$corpus" >"build/fuzz/$1.log" 2>&1
 }
 export -f fuzz

@@ -5,16 +5,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
-#include <csignal>
 #include <cstdio>
 #include <string>
 #include <system_error>
-#include <vector>
 
 #include "core/base/error.h"
 #include "core/base/file.h"
+#include "core/base/leftovers.h"
 #include "core/base/safetensors.h"
 #include "core/checkpoint/model_file.h"
 
@@ -24,13 +21,6 @@ namespace {
 namespace fs = std::filesystem;
 
 constexpr std::string_view kInProgress = ".bitnet-tmp-", kReplaced = ".bitnet-old-";
-
-bool is_dead_process(const std::string& id) {
-  pid_t process = 0;
-  const auto [end, code] = std::from_chars(id.data(), id.data() + id.size(), process);
-  if (code != std::errc() || end != id.data() + id.size() || process <= 0) return false;
-  return process == ::getpid() || (::kill(process, 0) != 0 && errno == ESRCH);
-}
 
 bool is_weights_file(std::string_view name) {
   return name.starts_with("model") && name.ends_with(".safetensors");
@@ -59,15 +49,45 @@ bool holds_latent_weights(const fs::path& file) {
   }
 }
 
+void check_replaceable(const fs::path& folder, bool force) {
+  if (!fs::exists(fs::symlink_status(folder))) return;
+  if (!fs::is_directory(folder)) {
+    throw Error(fmt::format("{}: exists and is not a folder; choose another", folder.string()));
+  }
+  if (fs::is_empty(folder)) return;
+  if (!force) {
+    throw Error(fmt::format("{}: already exists; choose another folder, or replace it with --force",
+                            folder.string()));
+  }
+  for (const auto& item : fs::directory_iterator(folder)) {
+    const std::string name = item.path().filename().string();
+    if (!is_model_folder_file(name)) {
+      throw Error(
+          fmt::format("{}: not replaced, because it holds {}, which is no part of a written model; "
+                      "choose another folder",
+                      folder.string(), name));
+    }
+    if (is_weights_file(name) && holds_latent_weights(item.path())) {
+      throw Error(
+          fmt::format("{}: not replaced, because it holds latent weights; choose another folder",
+                      folder.string()));
+    }
+  }
+}
+
 }  // namespace
 
-FolderInProgress::FolderInProgress(const fs::path& target)
+FolderInProgress::FolderInProgress(const fs::path& target, bool force)
     : target_(target.has_filename() ? target : target.parent_path()),
       parent_(target_.has_parent_path() ? target_.parent_path() : fs::path(".")),
       temporary_(beside(kInProgress)),
-      old_(beside(kReplaced)) {
+      old_(beside(kReplaced)),
+      force_(force) {
+  check_replaceable(target_, force_);
   make_folders(parent_);
-  remove_leftovers();
+  remove_leftovers(target_, kInProgress);
+  // An old folder stays while it is the only one.
+  if (fs::exists(target_)) remove_leftovers(target_, kReplaced);
   make_folders(temporary_);
 }
 
@@ -77,6 +97,7 @@ FolderInProgress::~FolderInProgress() {
 }
 
 void FolderInProgress::move_to_target() {
+  check_replaceable(target_, force_);
   std::error_code code;
   if (!exchange()) {
     const bool replaces = fs::exists(fs::symlink_status(target_));
@@ -102,48 +123,6 @@ fs::path FolderInProgress::beside(std::string_view suffix) const {
 // where there is no target or the file system cannot.
 bool FolderInProgress::exchange() const {
   return ::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, target_.c_str(), RENAME_EXCHANGE) == 0;
-}
-
-// An old folder stays while it is the only one.
-void FolderInProgress::remove_leftovers() const {
-  const bool target_exists = fs::exists(target_);
-  std::vector<fs::path> leftovers;
-  std::error_code code;
-  for (fs::directory_iterator it(parent_, code), end; !code && it != end; it.increment(code)) {
-    const std::string name = it->path().filename().string();
-    for (const std::string_view suffix : {kInProgress, kReplaced}) {
-      const std::string prefix = target_.filename().string() + std::string(suffix);
-      if (!name.starts_with(prefix) || !is_dead_process(name.substr(prefix.size()))) continue;
-      if (suffix == kInProgress || target_exists) leftovers.push_back(it->path());
-    }
-  }
-  for (const fs::path& path : leftovers) fs::remove_all(path, code);
-}
-
-void check_model_folder_replaceable(const fs::path& folder, bool force) {
-  if (!fs::exists(fs::symlink_status(folder))) return;
-  if (!fs::is_directory(folder)) {
-    throw Error(fmt::format("{}: exists and is not a folder; choose another", folder.string()));
-  }
-  if (fs::is_empty(folder)) return;
-  if (!force) {
-    throw Error(fmt::format("{}: already exists; choose another folder, or replace it with --force",
-                            folder.string()));
-  }
-  for (const auto& item : fs::directory_iterator(folder)) {
-    const std::string name = item.path().filename().string();
-    if (!is_model_folder_file(name)) {
-      throw Error(
-          fmt::format("{}: not replaced, because it holds {}, which is no part of a written model; "
-                      "choose another folder",
-                      folder.string(), name));
-    }
-    if (is_weights_file(name) && holds_latent_weights(item.path())) {
-      throw Error(
-          fmt::format("{}: not replaced, because it holds latent weights; choose another folder",
-                      folder.string()));
-    }
-  }
 }
 
 }  // namespace bitnet

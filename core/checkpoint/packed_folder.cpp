@@ -97,9 +97,8 @@ PackedReport save_packed(Transformer& transformer, const fs::path& folder, Float
         "the model has float projections (linear = float), so there is nothing to pack; expected "
         "b158 or b1");
   }
-  check_model_folder_replaceable(folder, force);
+  FolderInProgress output(folder, force);
   transformer.refresh_quantized();
-  FolderInProgress output(folder);
   HostCopy copy;
   auto metadata = model_metadata(config, WeightForm::packed, float_dtype);
   metadata.insert(extra_metadata.begin(), extra_metadata.end());

@@ -4,11 +4,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
 #include <system_error>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 #include "core/base/half.h"
+#include "core/base/leftovers.h"
 #include "core/checkpoint/tensor_report.h"
 #include "core/convert/gguf_config.h"
 #include "core/gguf/gguf_blocks.h"
@@ -201,13 +202,6 @@ class TensorWriter {
     scales_.resize(static_cast<std::size_t>(
         scale_count(form_.config().weight_quantizer(), spec.shape[0], spec.shape[1])));
     form_.read_floats(weight_scale_name(spec.name), scales_);
-    for (const float scale : scales_) {
-      if (scale > 0 && std::isfinite(scale)) continue;
-      throw UsageError(fmt::format("a scale of tensor '{}' is {} once rounded to {}; choose {}",
-                                   spec.name, scale,
-                                   codes_in_file_ ? "fp16" : to_string(target_.type),
-                                   form_.config().weight_group_size == 0 ? "i2_s or f32" : "f32"));
-    }
   }
 
   void read_floats(const std::string& name, std::int64_t elements) {
@@ -272,33 +266,6 @@ GgufMetadata make_metadata(const ModelReader& form, const GgufTarget& target,
   return metadata;
 }
 
-// "<file>.export-tmp-<process id>", removed unless it is given the file's name.
-class FileInProgress {
- public:
-  explicit FileInProgress(const fs::path& target)
-      : target_(target),
-        temporary_(fs::path(target) += fmt::format(".export-tmp-{}", ::getpid())) {}
-  ~FileInProgress() {
-    std::error_code ignored;
-    fs::remove(temporary_, ignored);
-  }
-  FileInProgress(const FileInProgress&) = delete;
-  FileInProgress& operator=(const FileInProgress&) = delete;
-
-  const fs::path& path() const { return temporary_; }
-  void move_to_target() {
-    std::error_code code;
-    fs::rename(temporary_, target_, code);
-    if (code)
-      throw Error(fmt::format("{}: cannot give the finished file its name: {}", target_.string(),
-                              code.message()));
-    sync_folder(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
-  }
-
- private:
-  fs::path target_, temporary_;
-};
-
 void check_replaceable(const fs::path& file, bool replace) {
   if (!fs::exists(fs::symlink_status(file))) return;
   if (!fs::is_regular_file(file))
@@ -311,6 +278,44 @@ void check_replaceable(const fs::path& file, bool replace) {
         fmt::format("{}: not replaced, because it is no GGUF file; choose another", file.string()));
 }
 
+// "<file>.export-tmp-<process id>", removed unless it is given the file's name. What killed
+// processes left of the same file is removed first.
+class FileInProgress {
+ public:
+  FileInProgress(const fs::path& target, bool replace)
+      : target_(target),
+        temporary_(fs::path(target) += fmt::format("{}{}", kInProgress, ::getpid())),
+        replace_(replace) {
+    check_replaceable(target_, replace_);
+    if (target_.has_parent_path()) make_folders(target_.parent_path());
+    remove_leftovers(target_, kInProgress);
+  }
+  ~FileInProgress() {
+    std::error_code ignored;
+    fs::remove(temporary_, ignored);
+  }
+  FileInProgress(const FileInProgress&) = delete;
+  FileInProgress& operator=(const FileInProgress&) = delete;
+
+  const fs::path& path() const { return temporary_; }
+  // Throws as the constructor does for what has appeared there meanwhile.
+  void move_to_target() {
+    check_replaceable(target_, replace_);
+    std::error_code code;
+    fs::rename(temporary_, target_, code);
+    if (code)
+      throw Error(fmt::format("{}: cannot give the finished file its name: {}", target_.string(),
+                              code.message()));
+    sync_folder(target_.has_parent_path() ? target_.parent_path() : fs::path("."));
+  }
+
+ private:
+  static constexpr std::string_view kInProgress = ".export-tmp-";
+
+  fs::path target_, temporary_;
+  bool replace_;
+};
+
 }  // namespace
 
 GgufExportReport export_gguf(const ModelReader& model, const fs::path& file,
@@ -318,13 +323,10 @@ GgufExportReport export_gguf(const ModelReader& model, const fs::path& file,
   const SharedReader borrowed(&model, [](const ModelReader*) {});
   const GgufTarget target = choose_gguf_target(model, options);
   const SharedReader form = gguf_form(borrowed, options);
-  check_replaceable(file, options.replace);
+  FileInProgress output(file, options.replace);
   const GgufMetadata metadata =
       make_metadata(*form, target, options.byte_tokens, file.stem().string());
-  if (file.has_parent_path()) make_folders(file.parent_path());
-
   TensorWriter writer(*form, target, options.progress);
-  FileInProgress output(file);
   GgufExportReport report;
   report.bytes = write_gguf(output.path(), metadata, writer.tensors());
   report.tensors = std::ssize(writer.tensors());

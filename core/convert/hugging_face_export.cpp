@@ -79,13 +79,12 @@ SharedReader hugging_face_form(SharedReader model, const HuggingFaceOptions& opt
 ConversionReport export_hugging_face(const ModelReader& form, const fs::path& folder,
                                      const HuggingFaceOptions& options,
                                      const FolderOptions& folder_options) {
-  check_model_folder_replaceable(folder, folder_options.force);
+  FolderInProgress output(folder, folder_options.force);
   const auto tokenizer = form.tokenizer();
   // Loaders round everything to the dtype of config.json: bf16 only where that loses nothing.
   const FloatDtype dtype = common_float_dtype(form) == FloatDtype::bf16 && scales_are_bf16(form)
                                ? FloatDtype::bf16
                                : FloatDtype::f32;
-  FolderInProgress output(folder);
   TensorStream stream(form, dtype, folder_options.progress);
   const std::uint64_t bytes = write_sharded(
       output.path(), stream.tensors(), {{kSourceKey, form.description()}}, options.max_shard_bytes);

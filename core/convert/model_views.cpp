@@ -2,6 +2,7 @@
 #include "core/convert/model_views.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "core/base/error.h"
@@ -197,13 +198,29 @@ class RoundedView final : public View {
   void read_floats(std::string_view name, std::span<float> to) const override {
     source_->read_floats(name, to);
     const Rounding rounding = rounding_(name);
-    if (rounding == Rounding::bf16)
-      for (float& value : to) value = from_bf16(to_bf16(value));
-    if (rounding == Rounding::f16)
-      for (float& value : to) value = from_f16(to_f16(value));
+    if (rounding == Rounding::none) return;
+    const bool scale = name.ends_with(".weight_scale");
+    for (float& value : to) {
+      const float rounded =
+          rounding == Rounding::bf16 ? from_bf16(to_bf16(value)) : from_f16(to_f16(value));
+      if (scale) check_scale(name, value, rounded, rounding);
+      value = rounded;
+    }
   }
 
  private:
+  // A scale is rounded by at most half a step of its precision: neither to 0 or infinity nor among
+  // the subnormal numbers, where steps are wider.
+  void check_scale(std::string_view name, float scale, float rounded, Rounding rounding) const {
+    const float bound = rounding == Rounding::f16 ? 0x1p-11f : 0x1p-8f;
+    if (std::abs(rounded - scale) <= bound * scale) return;
+    throw UsageError(fmt::format(
+        "{}: {} is {:.6g} and would become {:.6g} in {}, whose precision it is out of; "
+        "choose {}",
+        path().string(), name, scale, rounded, rounding == Rounding::f16 ? "fp16" : "bf16",
+        config_.weight_group_size == 0 ? "i2_s or f32" : "f32"));
+  }
+
   std::function<Rounding(std::string_view)> rounding_;
 };
 

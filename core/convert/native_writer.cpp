@@ -14,7 +14,7 @@ using nlohmann::ordered_json;
 
 ConversionReport write_native(const ModelReader& reader, const std::filesystem::path& folder,
                               const FolderOptions& options) {
-  check_model_folder_replaceable(folder, options.force);
+  FolderInProgress output(folder, options.force);
   const auto tokenizer = reader.tokenizer();
   ordered_json config = config_to_json(reader.config(), reader.form(), common_float_dtype(reader));
   set_special_token_ids(*tokenizer, config);
@@ -26,7 +26,6 @@ ConversionReport write_native(const ModelReader& reader, const std::filesystem::
   metadata.merge(reader.metadata());  // what else a native file knows, such as its data
   metadata.erase("format");           // write_safetensors() adds it
 
-  FolderInProgress output(folder);
   TensorStream stream(reader, FloatDtype::f32, options.progress);
   write_safetensors(output.path() / "model.safetensors", stream.tensors(), metadata);
   write_file(output.path() / "config.json", config.dump(2) + "\n");

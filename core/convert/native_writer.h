@@ -11,7 +11,7 @@
 namespace bitnet {
 
 struct FolderOptions {
-  bool force = false;           // replace a model that is there (check_model_folder_replaceable())
+  bool force = false;           // replace a model that is there, as FolderInProgress allows
   ConversionProgress progress;  // may be empty
   // Called with the finished folder before it gets its name; nothing is left where it throws.
   std::function<void(const std::filesystem::path& written)> verify;

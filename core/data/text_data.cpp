@@ -7,6 +7,7 @@
 
 #include "core/base/error.h"
 #include "core/base/machine.h"
+#include "core/data/encode_documents.h"
 #include "core/data/token_lengths.h"
 
 namespace bitnet {
@@ -24,21 +25,6 @@ void check_encodable(const std::filesystem::path& path, std::size_t bytes) {
                   "encode them once with bitnet tokenize, and take the token shard that it "
                   "writes as data.path",
                   path.string(), bytes, limit));
-}
-
-// As TokenShardWriter does: byte 0 ends a document, each of which becomes document_start() and its
-// tokens; empty ones nothing.
-std::vector<std::int32_t> encode_documents(std::string_view text, const Tokenizer& tokenizer) {
-  std::vector<std::int32_t> ids;
-  while (!text.empty()) {
-    const std::string_view document = text.substr(0, text.find('\0'));
-    text.remove_prefix(std::min(text.size(), document.size() + 1));
-    if (document.empty()) continue;
-    if (const auto start = tokenizer.document_start()) ids.push_back(*start);
-    const std::vector<std::int32_t> tokens = tokenizer.encode(document);
-    ids.insert(ids.end(), tokens.begin(), tokens.end());
-  }
-  return ids;
 }
 
 }  // namespace
@@ -77,8 +63,12 @@ TokenSpan TextData::tokens(DataPart part) {
   auto& encoded = encoded_[static_cast<std::size_t>(part)];
   if (!encoded) {
     check_encodable(path_, bytes.size());
-    encoded = encode_documents(
-        std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()), *tokenizer_);
+    std::vector<std::int32_t> ids;
+    encode_documents(std::string_view(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
+                     *tokenizer_, [&](std::span<const std::int32_t> some) {
+                       ids.insert(ids.end(), some.begin(), some.end());
+                     });
+    encoded = std::move(ids);
   }
   return *encoded;
 }

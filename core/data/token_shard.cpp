@@ -3,20 +3,21 @@
 
 #include <unistd.h>
 
-#include <algorithm>
 #include <charconv>
 #include <cstring>
 #include <vector>
 
 #include "core/base/config_io.h"
 #include "core/base/error.h"
+#include "core/base/leftovers.h"
+#include "core/data/encode_documents.h"
 
 namespace bitnet {
 namespace {
 
 constexpr const char* kTensor = "tokens";
 constexpr std::int64_t kMaxNarrowVocabulary = 65536;
-constexpr std::size_t kPieceBytes = std::size_t{1} << 20;  // of a text, encoded at once
+constexpr std::string_view kStaging = ".tokens-";
 
 // Keys of the metadata.
 constexpr const char* kKind = "bitnet.kind";
@@ -68,6 +69,12 @@ bool TokenShard::is_shard(const std::filesystem::path& path) {
 }
 
 TokenShard::TokenShard(const std::filesystem::path& path) : file_(path) {
+  if (!file_.metadata().contains(kKind))
+    refuse(file_, 0,
+           fmt::format("this is a safetensors file of {} tensors, but no token shard of bitnet "
+                       "tokenize (its metadata has no {}); data is text or such a shard, and a "
+                       "safetensors file is never read as text",
+                       file_.entries().size(), kKind));
   if (text_of(file_, kKind) != kShardKind)
     refuse(
         file_, 0,
@@ -139,7 +146,8 @@ TokenShardWriter::TokenShardWriter(const std::filesystem::path& path, const Toke
       tokenizer_(tokenizer),
       vocab_size_(tokenizer.vocab_size()),
       wide_(vocab_size_ > kMaxNarrowVocabulary) {
-  staging_ += fmt::format(".tokens-{}", ::getpid());
+  remove_leftovers(path_, kStaging);
+  staging_ += fmt::format("{}{}", kStaging, ::getpid());
   file_ = std::make_unique<OutputFile>(staging_);
 }
 
@@ -166,35 +174,10 @@ void TokenShardWriter::append(std::span<const std::int32_t> ids) {
 
 void TokenShardWriter::append_text(std::string_view text,
                                    const std::function<void(std::size_t)>& progress) {
-  std::size_t begin = 0;
-  while (begin < text.size()) {
-    const std::size_t end = std::min(text.find('\0', begin), text.size());
-    append_document(text.substr(begin, end - begin), [&](std::size_t done) {
-      if (progress) progress(begin + done);
-    });
-    begin = end + 1;
-  }
-}
-
-void TokenShardWriter::append_document(std::string_view text,
-                                       const std::function<void(std::size_t)>& progress) {
-  if (text.empty()) return;
-  ++documents_;
-  text_bytes_ += static_cast<std::int64_t>(text.size());
-  if (const auto start = tokenizer_.document_start()) append(std::span(&*start, 1));
-  std::vector<std::int32_t> ids;
-  std::size_t done = 0;
-  // A piece grows where nothing in it is certain: a word is never cut.
-  for (std::size_t piece = kPieceBytes; text.size() - done > piece;) {
-    ids.clear();
-    const std::size_t certain = tokenizer_.encode_prefix(text.substr(done, piece), ids);
-    append(ids);
-    done += certain;
-    progress(done);
-    piece = certain > 0 ? kPieceBytes : 2 * piece;
-  }
-  append(tokenizer_.encode(text.substr(done)));
-  progress(text.size());
+  const DocumentCounts counts = encode_documents(
+      text, tokenizer_, [this](std::span<const std::int32_t> ids) { append(ids); }, progress);
+  documents_ += counts.documents;
+  text_bytes_ += counts.text_bytes;
 }
 
 void TokenShardWriter::commit() {

@@ -51,17 +51,15 @@ class TokenShard {
 
 // Writes a shard of any length in bounded memory: tokens go to `<path>.tokens-<process>` first, since the
 // header, which comes first in the file, says how many there are. Destroyed before commit(), it
-// leaves nothing behind.
+// leaves nothing behind; what killed processes left of the same shard is removed.
 class TokenShardWriter {
  public:
   // Borrows the tokenizer, which must outlive it.
   TokenShardWriter(const std::filesystem::path& path, const Tokenizer& tokenizer);
   ~TokenShardWriter();
 
-  // The documents of a text: byte 0 ends one, as it does where tokens are bytes. Each becomes
-  // document_start() and its tokens; empty ones nothing. A document is encoded piece by piece,
-  // with the tokens that encode() gives for all of it, unless its tokenizer must see the whole.
-  // `progress` gets the bytes done. Throws Error for a full disk.
+  // The documents of a text (encode_documents.h). `progress` gets the bytes done. Throws Error for a
+  // full disk.
   void append_text(std::string_view text, const std::function<void(std::size_t)>& progress = {});
 
   std::int64_t tokens() const { return tokens_; }
@@ -73,7 +71,6 @@ class TokenShardWriter {
 
  private:
   void append(std::span<const std::int32_t> ids);
-  void append_document(std::string_view text, const std::function<void(std::size_t)>& progress);
 
   std::filesystem::path path_, staging_;
   std::unique_ptr<OutputFile> file_;

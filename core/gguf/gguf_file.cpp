@@ -181,6 +181,21 @@ std::vector<std::int64_t> GgufFile::integers(std::string_view key) const {
   return list;
 }
 
+std::vector<float> GgufFile::numbers(std::string_view key) const {
+  const std::string expected = "an array of finite numbers (f32)";
+  const Value& found = value(key, expected);
+  if (found.type != GgufValueType::array || found.element != GgufValueType::f32)
+    refuse_value(key, found, expected);
+  std::vector<float> list;
+  list.reserve(static_cast<std::size_t>(found.count));
+  for (std::uint64_t i = 0; i < found.count; ++i) {
+    list.push_back(number_at<float>(found.bytes.data() + i * sizeof(float)));
+    if (!std::isfinite(list.back()))
+      refuse(key, fmt::format("has {} at index {}, expected a finite number", list.back(), i));
+  }
+  return list;
+}
+
 void GgufFile::refuse(std::string_view key, const std::string& reason) const {
   const auto found = metadata_.find(key);
   throw FormatError(name_, found == metadata_.end() ? 0 : found->second.offset,

@@ -82,6 +82,7 @@ class GgufFile {
   bool boolean(std::string_view key) const;
   std::vector<std::string_view> texts(std::string_view key) const;  // an array of strings
   std::vector<std::int64_t> integers(std::string_view key) const;   // an array of integers
+  std::vector<float> numbers(std::string_view key) const;           // an array of f32, all finite
 
   // FormatErrors at a value (at the file's start where the key is missing) or at a tensor.
   [[noreturn]] void refuse(std::string_view key, const std::string& reason) const;

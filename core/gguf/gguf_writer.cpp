@@ -74,6 +74,11 @@ void GgufMetadata::add_i32s(std::string_view key, std::span<const std::int32_t> 
   for (const std::int32_t value : values) put(bytes_, value);
 }
 
+void GgufMetadata::add_f32s(std::string_view key, std::span<const float> values) {
+  begin_array(key, GgufValueType::f32, values.size());
+  for (const float value : values) put(bytes_, value);
+}
+
 std::uint64_t write_gguf(const std::filesystem::path& path, const GgufMetadata& metadata,
                          std::span<const GgufTensorToWrite> tensors) {
   std::string header = "GGUF";

@@ -24,6 +24,7 @@ class GgufMetadata {
   void add_text(std::string_view key, std::string_view value);
   void add_texts(std::string_view key, std::span<const std::string> values);
   void add_i32s(std::string_view key, std::span<const std::int32_t> values);
+  void add_f32s(std::string_view key, std::span<const float> values);
 
   std::uint64_t count() const { return keys_.size(); }
   const std::string& bytes() const { return bytes_; }

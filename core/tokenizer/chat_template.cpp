@@ -115,14 +115,11 @@ void write_chatml(PromptWriter& prompt, Messages messages) {
   prompt.ends_with("<|im_end|>").ends_with("<|endoftext|>", true);
 }
 
+// As llama.cpp writes it (src/llama-chat.cpp, "falcon3").
 void write_falcon3(PromptWriter& prompt, Messages messages) {
-  const auto role_token = [](std::string_view role) { return fmt::format("<|{}|>", role); };
-  for (const ChatMessage& message : messages) {
-    prompt.special(role_token(message.role)).text("\n").text(message.content);
-    if (message.role == "assistant") prompt.special("<|endoftext|>");
-    prompt.text("\n");
-  }
-  prompt.special("<|assistant|>").text("\n").ends_with("<|endoftext|>");
+  for (const ChatMessage& message : messages)
+    prompt.special(fmt::format("<|{}|>", message.role)).text("\n").text(message.content).text("\n");
+  prompt.special("<|assistant|>").text("\n").ends_with("<|endoftext|>", true);
 }
 
 struct ChatTemplate {

@@ -12,4 +12,10 @@ std::shared_ptr<const Tokenizer> load_sentencepiece(const std::filesystem::path&
                   file.string()));
 }
 
+std::shared_ptr<const Tokenizer> make_sentencepiece_tokenizer(const SentencePieceData&, bool,
+                                                              std::vector<std::int32_t>,
+                                                              const std::string&) {
+  return nullptr;
+}
+
 }  // namespace bitnet

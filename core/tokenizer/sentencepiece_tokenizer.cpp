@@ -10,6 +10,7 @@
 #include "core/base/file.h"
 #include "core/tokenizer/added_tokens.h"
 #include "core/tokenizer/fingerprint.h"
+#include "core/tokenizer/sentencepiece_model.h"
 #include "core/tokenizer/tokenizer.h"
 #include "core/tokenizer/tokenizer_config.h"
 
@@ -36,6 +37,7 @@ std::string with_spaces(std::string_view piece) {
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
+  // `file` is where the model comes from, for messages.
   SentencePieceTokenizer(std::string model, const std::filesystem::path& file,
                          TokenizerConfig config)
       : model_(std::move(model)), config_(std::move(config)) {
@@ -96,7 +98,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   std::optional<std::int32_t> document_start() const override {
-    if (processor_.bos_id() >= 0) return processor_.bos_id();
+    if (processor_.bos_id() >= 0 && config_.add_bos.value_or(true)) return processor_.bos_id();
     if (processor_.eos_id() >= 0) return processor_.eos_id();
     return std::nullopt;
   }
@@ -109,9 +111,19 @@ class SentencePieceTokenizer final : public Tokenizer {
     const auto name_of = [&](int id) {
       return id < 0 ? std::nullopt : std::optional(token(id).name);
     };
-    write_file(folder / "tokenizer_config.json",
-               tokenizer_config_text("LlamaTokenizer", name_of(processor_.bos_id()),
-                                     name_of(processor_.eos_id()), model_max_length));
+    write_file(
+        folder / "tokenizer_config.json",
+        tokenizer_config_text("LlamaTokenizer", name_of(processor_.bos_id()),
+                              name_of(processor_.eos_id()), model_max_length, config_.add_bos));
+  }
+
+  std::unique_ptr<SentencePieceData> sentencepiece_data() const override {
+    auto data = std::make_unique<SentencePieceData>(parse_sentencepiece(model_, "tokenizer.model"));
+    for (std::size_t id = data->pieces.size(); id < tokens_.size(); ++id) {
+      const std::string& name = tokens_[id].name;
+      data->pieces.push_back({name, 0, name.empty() ? PieceType::unused : PieceType::control});
+    }
+    return data;
   }
 
   std::string decode(std::span<const std::int32_t> ids) const override {
@@ -202,6 +214,17 @@ class SentencePieceTokenizer final : public Tokenizer {
 std::shared_ptr<const Tokenizer> load_sentencepiece(const std::filesystem::path& file) {
   return std::make_shared<SentencePieceTokenizer>(read_text_file(file, kMaxModelBytes), file,
                                                   read_tokenizer_config(file.parent_path()));
+}
+
+std::shared_ptr<const Tokenizer> make_sentencepiece_tokenizer(const SentencePieceData& data,
+                                                              bool add_bos,
+                                                              std::vector<std::int32_t> end_tokens,
+                                                              const std::string& path) {
+  TokenizerConfig config;
+  config.add_bos = add_bos;
+  config.end_ids = std::move(end_tokens);
+  return std::make_shared<SentencePieceTokenizer>(serialize_sentencepiece(data), path,
+                                                  std::move(config));
 }
 
 }  // namespace bitnet

@@ -152,46 +152,47 @@ enum class GgufSplit { llama3, gpt2, qwen2, falcon, digits, gpt4o, tekken, llama
 struct GgufPre {
   std::string_view name;
   GgufSplit split;
-  bool ignore_merges;
+  bool ignore_merges = false;
+  bool add_bos = false;
 };
 
 // As llama.cpp reads these names.
 constexpr GgufPre kGgufPres[] = {
-    {"llama-bpe", GgufSplit::llama3, true},
-    {"llama3", GgufSplit::llama3, true},
-    {"llama-v3", GgufSplit::llama3, true},
-    {"falcon3", GgufSplit::llama3, true},
-    {"falcon_e", GgufSplit::llama3, true},
-    {"falcon-h1", GgufSplit::llama3, true},
-    {"pixtral", GgufSplit::llama3, true},
-    {"lfm2", GgufSplit::llama3, true},
-    {"dbrx", GgufSplit::llama3, false},
-    {"smaug-bpe", GgufSplit::llama3, false},
-    {"chatglm-bpe", GgufSplit::llama3, false},
-    {"glm4", GgufSplit::llama3, false},
-    {"gpt-2", GgufSplit::gpt2, false},
-    {"phi-2", GgufSplit::gpt2, false},
-    {"mpt", GgufSplit::gpt2, false},
-    {"olmo", GgufSplit::gpt2, false},
-    {"jais", GgufSplit::gpt2, false},
-    {"trillion", GgufSplit::gpt2, false},
-    {"qwen2", GgufSplit::qwen2, false},
-    {"stablelm2", GgufSplit::qwen2, false},
-    {"hunyuan", GgufSplit::qwen2, false},
-    {"megrez", GgufSplit::qwen2, false},
-    {"deepseek-r1-qwen", GgufSplit::qwen2, false},
-    {"falcon", GgufSplit::falcon, false},
-    {"starcoder", GgufSplit::digits, false},
-    {"refact", GgufSplit::digits, false},
-    {"command-r", GgufSplit::digits, false},
-    {"smollm", GgufSplit::digits, false},
-    {"codeshell", GgufSplit::digits, false},
-    {"exaone", GgufSplit::digits, false},
-    {"minerva-7b", GgufSplit::digits, false},
-    {"gpt-4o", GgufSplit::gpt4o, false},
-    {"llama4", GgufSplit::gpt4o, false},
-    {"tekken", GgufSplit::tekken, true},
-    {"default", GgufSplit::llama_cpp_default, false},
+    {"llama-bpe", GgufSplit::llama3, true, true},
+    {"llama3", GgufSplit::llama3, true, true},
+    {"llama-v3", GgufSplit::llama3, true, true},
+    {"falcon3", GgufSplit::llama3, true, true},
+    {"falcon_e", GgufSplit::llama3, true, true},
+    {"falcon-h1", GgufSplit::llama3, true, true},
+    {"pixtral", GgufSplit::llama3, true, true},
+    {"lfm2", GgufSplit::llama3, true, true},
+    {"dbrx", GgufSplit::llama3},
+    {"smaug-bpe", GgufSplit::llama3},
+    {"chatglm-bpe", GgufSplit::llama3},
+    {"glm4", GgufSplit::llama3, true},
+    {"gpt-2", GgufSplit::gpt2},
+    {"phi-2", GgufSplit::gpt2},
+    {"mpt", GgufSplit::gpt2},
+    {"olmo", GgufSplit::gpt2},
+    {"jais", GgufSplit::gpt2},
+    {"trillion", GgufSplit::gpt2},
+    {"qwen2", GgufSplit::qwen2},
+    {"stablelm2", GgufSplit::qwen2},
+    {"hunyuan", GgufSplit::qwen2},
+    {"megrez", GgufSplit::qwen2},
+    {"deepseek-r1-qwen", GgufSplit::qwen2},
+    {"falcon", GgufSplit::falcon},
+    {"starcoder", GgufSplit::digits},
+    {"refact", GgufSplit::digits},
+    {"command-r", GgufSplit::digits},
+    {"smollm", GgufSplit::digits},
+    {"codeshell", GgufSplit::digits},
+    {"exaone", GgufSplit::digits},
+    {"minerva-7b", GgufSplit::digits},
+    {"gpt-4o", GgufSplit::gpt4o},
+    {"llama4", GgufSplit::gpt4o},
+    {"tekken", GgufSplit::tekken, true, true},
+    {"default", GgufSplit::llama_cpp_default},
 };
 
 const GgufPre* find_pre(std::string_view name) {
@@ -240,6 +241,11 @@ std::optional<std::vector<std::string>> gguf_split_patterns(std::string_view nam
 bool gguf_ignores_merges(std::string_view name) {
   const GgufPre* pre = find_pre(name);
   return pre != nullptr && pre->ignore_merges;
+}
+
+bool gguf_adds_bos(std::string_view name) {
+  const GgufPre* pre = find_pre(name);
+  return pre != nullptr && pre->add_bos;
 }
 
 }  // namespace bitnet

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "core/tokenizer/fingerprint.h"
+#include "core/tokenizer/sentencepiece_model.h"
 
 namespace bitnet {
 
@@ -16,6 +17,8 @@ std::string Tokenizer::decode(std::span<const std::int32_t> ids) const {
   for (const std::int32_t id : ids) text += token_bytes(id);
   return text;
 }
+
+std::unique_ptr<SentencePieceData> Tokenizer::sentencepiece_data() const { return nullptr; }
 
 void Fingerprint::add(std::string_view bytes) {
   add(static_cast<std::int64_t>(bytes.size()));

@@ -15,6 +15,7 @@
 namespace bitnet {
 
 struct BpeData;
+struct SentencePieceData;
 
 // Immutable: any number of threads may use one.
 class Tokenizer {
@@ -71,6 +72,8 @@ class Tokenizer {
 
   // What a byte-level BPE was made from, for writers of other formats; null for every other kind.
   virtual const BpeData* bpe_data() const { return nullptr; }
+  // The same of a SentencePiece model, tokens added later among its pieces as control ones.
+  virtual std::unique_ptr<SentencePieceData> sentencepiece_data() const;
 };
 
 // id = byte; byte 0 ends a document.
@@ -112,11 +115,19 @@ std::shared_ptr<const Tokenizer> make_bpe_tokenizer(BpeData data, const std::str
 // The split patterns of a GGUF file's `tokenizer.ggml.pre` ("llama-bpe", "gpt-2", "qwen2", …), or
 // nothing for a name that we do not know.
 std::optional<std::vector<std::string>> gguf_split_patterns(std::string_view pre);
-// Does that name imply BpeData::ignore_merges?
-bool gguf_ignores_merges(std::string_view pre);
+// What such a name implies beside the patterns; neither for names that we do not know.
+bool gguf_ignores_merges(std::string_view pre);  // BpeData::ignore_merges
+bool gguf_adds_bos(std::string_view pre);        // where tokenizer.ggml.add_bos_token is missing
 
 // A file of SentencePiece (tokenizer.model), and the files beside it that say which tokens end a
 // text. Throws Error where this build has no SentencePiece.
 std::shared_ptr<const Tokenizer> load_sentencepiece(const std::filesystem::path& file);
+// From what another format says (sentencepiece_model.h); `add_bos`: texts begin with data.bos, else
+// with data.eos. Null where this build has no SentencePiece. Throws FormatError (with `path`) for
+// what makes no model: two pieces that read the same, none or two for what is unknown, …
+std::shared_ptr<const Tokenizer> make_sentencepiece_tokenizer(const SentencePieceData& data,
+                                                              bool add_bos,
+                                                              std::vector<std::int32_t> end_tokens,
+                                                              const std::string& path);
 
 }  // namespace bitnet

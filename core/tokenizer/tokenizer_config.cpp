@@ -61,6 +61,9 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder) {
     const json object = read_object(folder / name, &text);
     read_name(object, "bos_token", folder / name, config.bos_token);
     read_name(object, "eos_token", folder / name, config.eos_token);
+    if (const auto found = object.find("add_bos_token"); found != object.end()) {
+      if (found->is_boolean()) config.add_bos = found->get<bool>();
+    }
     if (!text.empty()) config.files[name] = std::move(text);
   }
   for (const char* name : {"chat_template.jinja", "added_tokens.json"}) {
@@ -81,13 +84,14 @@ TokenizerConfig read_tokenizer_config(const fs::path& folder) {
 std::string tokenizer_config_text(const std::string& tokenizer_class,
                                   const std::optional<std::string>& bos_token,
                                   const std::optional<std::string>& eos_token,
-                                  std::int64_t model_max_length) {
+                                  std::int64_t model_max_length, std::optional<bool> add_bos) {
   ordered_json object;
   object["tokenizer_class"] = tokenizer_class;
   object["clean_up_tokenization_spaces"] = false;
   if (model_max_length > 0) object["model_max_length"] = model_max_length;
   if (bos_token) object["bos_token"] = *bos_token;
   if (eos_token) object["eos_token"] = *eos_token;
+  if (add_bos) object["add_bos_token"] = *add_bos;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

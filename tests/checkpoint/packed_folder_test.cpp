@@ -258,6 +258,22 @@ TEST_CASE("a packed folder gets its name only when it is verified") {
   CHECK(names_in(folder.path()) == std::set<std::string>{"p"});
 }
 
+TEST_CASE("what appears under a packed folder's name while it is written is not replaced") {
+  const test::TemporaryFolder folder;
+  const auto backend = make_cpu_backend(1);
+  const auto model = test::make_small_model(*backend, test::small_config("b158", 1));
+  const auto appear = [&](const fs::path&) {
+    make_folders(folder / "p");
+    write_file(folder / "p" / "notes.txt", "mine");
+  };
+  for (const bool force : {false, true}) {
+    fs::remove_all(folder / "p");
+    CHECK_THROWS_AS(save_packed(*model, folder / "p", FloatDtype::f32, force, {}, appear), Error);
+    CHECK(read_text_file(folder / "p" / "notes.txt") == "mine");
+    CHECK(names_in(folder.path()) == std::set<std::string>{"p"});
+  }
+}
+
 TEST_CASE("what killed programs left of a packed folder is removed") {
   const test::TemporaryFolder folder;
   const auto backend = make_cpu_backend(1);

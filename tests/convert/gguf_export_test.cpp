@@ -7,6 +7,7 @@
 #include <set>
 
 #include "core/base/error.h"
+#include "core/base/file.h"
 #include "core/base/half.h"
 #include "core/convert/verify.h"
 #include "tests/convert/gguf_models.h"
@@ -214,6 +215,46 @@ TEST_CASE("scales of groups of weights are kept in GGUF blocks") {
   check_refused(config, as_type(GgufType::tq1_0),
                 "a scale for each 64 weights, and tq1_0 one for each 256; choose q2_0");
   check_refused(config, as_type(GgufType::i2_s), "i2_s one for a tensor; choose q2_0");
+}
+
+TEST_CASE(
+    "a scale out of fp16's precision is refused with advice, not rounded to what is left of it") {
+  ModelConfig config = gguf_config("", "llama");
+  for (const double range : {3e-5, 1e-9}) {  // mean |W| is 0.8 of it: subnormal in fp16, then 0
+    config.initializer_range = range;
+    check_refused(config, as_type(GgufType::q2_0),
+                  "in fp16, whose precision it is out of; choose i2_s or f32");
+    Exported exported(config);
+    CHECK(exported.verified(as_type(GgufType::i2_s)).rounded == 0);
+  }
+}
+
+TEST_CASE("an export removes what killed ones left of the same file, and nothing else") {
+  Exported exported(gguf_config());
+  const fs::path folder = exported.path().parent_path();
+  const std::string name = exported.path().filename().string();
+  // 4194305 is above every process id that Linux gives; process 1 lives.
+  const std::string left = name + ".export-tmp-4194305";
+  const std::string stay[] = {name + ".export-tmp-1", name + ".export-tmp-x", "y" + left};
+  for (const std::string& file : {left, left + ".tmp-4194305", stay[0], stay[1], stay[2]})
+    write_file(folder / file, "");
+  exported.write({});
+  CHECK_FALSE(fs::exists(folder / left));
+  CHECK_FALSE(fs::exists(folder / (left + ".tmp-4194305")));
+  for (const std::string& file : stay) CHECK(fs::exists(folder / file));
+}
+
+TEST_CASE("what appears under an export's name while it runs is not replaced") {
+  const Exported exported(gguf_config());
+  GgufExportOptions options;
+  options.verify = [&](const fs::path&) { write_file(exported.path(), "a text of mine"); };
+  const auto write = [&] { export_gguf(*exported.source(), exported.path(), options); };
+  CHECK_THROWS_WITH(write(), Catch::Contains("already exists"));
+  CHECK(read_text_file(exported.path()) == "a text of mine");
+  fs::remove(exported.path());
+  options.replace = true;
+  CHECK_THROWS_WITH(write(), Catch::Contains("it is no GGUF file"));
+  CHECK(read_text_file(exported.path()) == "a text of mine");
 }
 
 TEST_CASE("norms without gains become GGUF norms with gains of 1, the same function") {

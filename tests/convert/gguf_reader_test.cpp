@@ -242,6 +242,11 @@ TEST_CASE("a GGUF file like the official 2B4T's is read: i2_s, fp16 embedding, n
   for (float& value : values) value = from_f16(to_f16(value));
   CHECK(read_floats(*read, "model.embed_tokens.weight", 260 * 256) == values);
 
+  // Without add_bos_token the pre-tokenizer decides: of these, qwen2 has no token before a text.
+  parts.set_text("tokenizer.ggml.pre", "qwen2");
+  parts.write(folder / "q.gguf");
+  CHECK(open_gguf(folder / "q.gguf")->tokenizer()->document_start() == 258);  // the end before
+
   // Written again, it names the pre-tokenizer that was assumed.
   export_gguf(*read, folder / "z.gguf", {});
   const SharedReader again = open_gguf(folder / "z.gguf");
@@ -253,13 +258,11 @@ TEST_CASE("a GGUF file like the official 2B4T's is read: i2_s, fp16 embedding, n
 
 TEST_CASE("a GGUF vocabulary that we do not compute refuses only the tokenizer") {
   Changed file(gguf_config(), GgufType::q2_0);
-  file.parts().set_text("tokenizer.ggml.model", "llama");
-  SharedReader read = file.read();
-  CHECK(warns(*read, "SentencePiece"));
-  CHECK_THROWS_WITH(read->tokenizer(), Catch::Contains("SentencePiece"));
-  CHECK(load_model(file.backend(), *read)->config().vocab_size == 256);
   file.parts().set_text("tokenizer.ggml.model", "bert");
-  CHECK_THROWS_WITH(file.read()->tokenizer(), Catch::Contains("of the kind 'bert'"));
+  SharedReader read = file.read();
+  CHECK(warns(*read, "of the kind 'bert'"));
+  CHECK_THROWS_WITH(read->tokenizer(), Catch::Contains("of the kind 'bert'"));
+  CHECK(load_model(file.backend(), *read)->config().vocab_size == 256);
   file.parts().erase("tokenizer.ggml.model");
   CHECK_THROWS_WITH(file.read()->tokenizer(), Catch::Contains("no vocabulary"));
   file.parts().set_text("tokenizer.ggml.model", "gpt2");

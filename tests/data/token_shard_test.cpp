@@ -154,6 +154,9 @@ TEST_CASE("a file that is no shard is refused with its fault", "[data]") {
     write(missing);
     CHECK_THROWS_AS(TokenShard(path), FormatError);
   }
+  write({});  // such as a model's
+  CHECK_THROWS_WITH(TokenShard(path),
+                    Catch::Contains("a safetensors file of 1 tensors, but no token shard"));
   for (const char* size : {"0", "-1", "", "12x", "99999999999", "70000"}) {
     write(with("bitnet.vocab_size", size));
     CHECK_THROWS_AS(TokenShard(path), FormatError);

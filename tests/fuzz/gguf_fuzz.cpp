@@ -18,6 +18,8 @@ void read_container(const GgufFile& file) {
     try {
       if (value.type == GgufValueType::array && value.element == GgufValueType::string) {
         file.texts(key);
+      } else if (value.type == GgufValueType::array && value.element == GgufValueType::f32) {
+        file.numbers(key);
       } else if (value.type == GgufValueType::array) {
         file.integers(key);
       } else {

@@ -51,8 +51,8 @@ TEST_CASE("chat templates write what the models were trained on", "[tokenizer]")
         "[<|im_end|>]\n[<|im_start|>]assistant\nhello[<|im_end|>]\n[<|im_start|>]user\n\tWhy?"
         "[<|im_end|>]\n[<|im_start|>]assistant\n");
   CHECK(rendered("falcon3") ==
-        "[<|system|>]\n Be brief. \n\n[<|user|>]\nhello <|eot_id|>\n[<|assistant|>]\nhello"
-        "[<|endoftext|>]\n[<|user|>]\n\tWhy?\n[<|assistant|>]\n");
+        "[<|system|>]\n Be brief. \n\n[<|user|>]\nhello <|eot_id|>\n[<|assistant|>]\nhello\n"
+        "[<|user|>]\n\tWhy?\n[<|assistant|>]\n");
   CHECK(chat_template_names() ==
         std::vector<std::string>{"bitnet-2b4t", "llama3", "chatml", "falcon3"});
 }

@@ -3,6 +3,7 @@
 
 #include "core/base/error.h"
 #include "core/base/file.h"
+#include "core/tokenizer/sentencepiece_model.h"
 #include "core/tokenizer/tokenizer.h"
 #include "tests/support/catch.h"
 #include "tests/support/temporary_folder.h"
@@ -61,6 +62,43 @@ TEST_CASE("a SentencePiece model with tokens added later is saved and loaded", "
   CHECK(load_tokenizer(kFolder)->fingerprint() != tokenizer->fingerprint());
   write_file(folder / "added_tokens.json", R"({"<pad>": 5})");
   CHECK_THROWS_AS(load_tokenizer(folder.path()), FormatError);
+}
+
+TEST_CASE("SentencePiece data of another format gives the model's ids, and is saved",
+          "[tokenizer]") {
+  const TemporaryFolder saved;
+  const auto original = load_tokenizer(kFolder);
+  const auto data = original->sentencepiece_data();
+  REQUIRE(data != nullptr);
+  const auto tokenizer = make_sentencepiece_tokenizer(*data, true, {2, 5}, "x.gguf");
+  const auto cases = nlohmann::json::parse(read_text_file(kFolder / "cases.json"));
+  for (const auto& item : cases)
+    CHECK(tokenizer->encode(item["text"].get<std::string>()) == item["ids"].get<Ids>());
+  CHECK(tokenizer->document_start() == 1);
+  CHECK(Ids(tokenizer->end_tokens().begin(), tokenizer->end_tokens().end()) == Ids{2, 5});
+  tokenizer->save(saved.path());
+  CHECK(load_tokenizer(saved.path())->fingerprint() == tokenizer->fingerprint());
+
+  const auto denied = make_sentencepiece_tokenizer(*data, false, {}, "x.gguf");
+  CHECK(denied->document_start() == 2);
+  denied->save(saved.path());
+  CHECK(load_tokenizer(saved.path())->document_start() == 2);
+
+  SentencePieceData twice = *data;
+  twice.pieces[300].text = twice.pieces[301].text;
+  CHECK_THROWS_AS(make_sentencepiece_tokenizer(twice, true, {}, "x.gguf"), FormatError);
+}
+
+TEST_CASE("tokens that a SentencePiece model got later are control pieces of its data",
+          "[tokenizer]") {
+  const TemporaryFolder folder;
+  write_file(folder / "tokenizer.model", read_text_file(kFolder / "tokenizer.model"));
+  write_file(folder / "added_tokens.json", R"({"<pad>": 401})");
+  const auto data = load_tokenizer(folder.path())->sentencepiece_data();
+  REQUIRE(data->pieces.size() == 402);
+  CHECK(data->pieces[400].type == PieceType::unused);
+  CHECK(data->pieces[401].text == "<pad>");
+  CHECK(data->pieces[401].type == PieceType::control);
 }
 
 TEST_CASE("a tokenizer.model is read where its JSON form is not", "[tokenizer]") {

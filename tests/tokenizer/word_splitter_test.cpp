@@ -50,6 +50,10 @@ TEST_CASE("every known pattern cuts difficult strings as Oniguruma does", "[toke
   CHECK_FALSE(gguf_split_patterns("nobody's").has_value());
   CHECK(gguf_ignores_merges("llama-bpe"));
   CHECK_FALSE(gguf_ignores_merges("gpt-2"));
+  CHECK(gguf_adds_bos("llama-bpe"));
+  CHECK(gguf_adds_bos("tekken"));
+  CHECK_FALSE(gguf_adds_bos("qwen2"));
+  CHECK_FALSE(gguf_adds_bos("nobody's"));
 }
 
 TEST_CASE("white space, words and lines are Oniguruma's, not PCRE2's", "[tokenizer]") {

@@ -13,6 +13,7 @@
 #include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
+#include "tests/support/threads.h"
 
 namespace bitnet {
 namespace {
@@ -41,6 +42,14 @@ std::vector<std::uint8_t> random_packed(std::int64_t count, std::mt19937& random
   return packed;
 }
 
+// Of codes and the trits that lie at `shift` in packed bytes.
+BITNET_UNWATCHED std::int32_t dot(const std::int8_t* x, const std::uint8_t* packed, int shift,
+                                  std::size_t count) {
+  std::int32_t sum = 0;
+  for (std::size_t c = 0; c < count; ++c) sum += (((packed[c] >> shift) & 3) - 1) * x[c];
+  return sum;
+}
+
 // Output (t, n) of the contract's formula.
 float output(const std::vector<std::int8_t>& x, std::size_t inputs, std::size_t t, float act_scale,
              const std::vector<std::uint8_t>& packed, std::size_t quarter,
@@ -50,12 +59,10 @@ float output(const std::vector<std::int8_t>& x, std::size_t inputs, std::size_t 
   const auto shift = static_cast<int>(2 * (n / quarter));
   float sum = 0;
   for (std::size_t g = 0; g < groups; ++g) {
-    std::int32_t dot = 0;
-    for (std::size_t c = g * size; c < (g + 1) * size; ++c) {
-      dot += (((packed[row * inputs + c] >> shift) & 3) - 1) * x[t * inputs + c];
-    }
-    if (scales.size() == 1) return (act_scale * scales[0]) * static_cast<float>(dot);
-    sum = std::fma(scales[n * groups + g], static_cast<float>(dot), sum);
+    const auto product = static_cast<float>(
+        dot(&x[t * inputs + g * size], &packed[row * inputs + g * size], shift, size));
+    if (scales.size() == 1) return (act_scale * scales[0]) * product;
+    sum = std::fma(scales[n * groups + g], product, sum);
   }
   return sum * act_scale;
 }

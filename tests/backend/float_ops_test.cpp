@@ -128,6 +128,49 @@ TEST_CASE("sums are exact where every partial sum is") {
   CHECK(be->sum(TensorView{}) == 0.0);
 }
 
+TEST_CASE("the sums of many tensors, and of their squares, are those of each") {
+  const auto be = test::generated_backend().make();
+  std::vector<Tensor> tensors;
+  for (std::uint32_t i = 0; i < 5; ++i)
+    tensors.push_back(random_tensor(*be, {1 + std::int64_t{1700} * i}, i));
+  const std::vector<ConstTensorView> views(tensors.begin(), tensors.end());
+  const auto first = std::span(views).first(2), others = std::span(views).subspan(1);
+  std::vector<double> sums(6), expected;
+  for (const ConstTensorView& x : first) expected.push_back(be->sum(x));
+  for (const ConstTensorView& x : others) expected.push_back(be->sum_of_squares(x));
+  be->sums(first, others, sums);
+  CHECK(sums == expected);
+  CHECK_THROWS_AS(be->sums(first, {}, sums), ContractError);
+}
+
+TEST_CASE("AdamW on many parameters is AdamW on each, and decays those that decay") {
+  const auto be = test::generated_backend().make();
+  const AdamWStep step{.learning_rate = 0.01, .weight_decay = 0.5, .step = 3, .grad_scale = 0.7};
+  std::vector<Tensor> many, one_by_one;  // gradient, parameter, m, v of each
+  std::vector<AdamWParameter> parameters;
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    const std::int64_t count = 5 + std::int64_t{5000} * i;
+    for (std::vector<Tensor>* to : {&many, &one_by_one}) {
+      for (std::uint32_t part = 0; part < 4; ++part) {
+        to->push_back(random_tensor(*be, {count}, 4 * i + part));
+        if (part == 3)  // a sum of squares
+          be->gated_activation(Activation::relu2, to->back(), {}, to->back());
+      }
+    }
+  }
+  for (std::size_t i = 0; i < 3; ++i) {
+    Tensor *const a = &many[4 * i], *const b = &one_by_one[4 * i];
+    const bool decays = i != 1;
+    parameters.push_back({a[0], a[1], a[2], a[3], decays});
+    AdamWStep of_one = step;
+    if (!decays) of_one.weight_decay = 0;
+    be->adamw(of_one, b[0], b[1], b[2], b[3]);
+  }
+  be->adamw(step, parameters);
+  for (std::size_t i = 0; i < many.size(); ++i)
+    CHECK(test::floats_of(*be, many[i]) == test::floats_of(*be, one_by_one[i]));
+}
+
 TEST_CASE("gradients overwrite or accumulate as the contract says, and absent ones are skipped") {
   const auto be = test::generated_backend().make();
   // 2 tokens, 1 input, 1 output: dx = dy w, dw += sum of dy x.

@@ -186,6 +186,58 @@ TEST_CASE("the gradients of a gated activation may take the place of dy and of u
   });
 }
 
+TEST_CASE("rope_append is rope of q and k, then append of k and v") {
+  const auto be = test::generated_backend().make();
+  const std::int64_t tokens = GENERATE(1, 3), heads = 6, kv_heads = 2, first = 4, capacity = 8;
+  const std::int64_t head_dim = GENERATE(16, 32);
+  const DType dtype = GENERATE(DType::f32, DType::f16);
+  const auto random = [&](std::uint32_t seed, const Shape& shape) {
+    return test::to_device(*be, shape, test::random_numbers(seed, shape.elements()));
+  };
+  const Shape kv_shape{1, tokens, kv_heads, head_dim}, rows{tokens, kv_heads, head_dim};
+  const Tensor table = random(1, {capacity, head_dim}), v = random(4, kv_shape);
+  struct Result {
+    Tensor q, k, keys, values;
+  };
+  const auto operands = [&] {
+    const Shape cache{capacity, kv_heads, head_dim};
+    return Result{random(2, {1, tokens, heads, head_dim}), random(3, kv_shape),
+                  be->make_tensor(dtype, cache), be->make_tensor(dtype, cache)};
+  };
+  Result parts = operands(), fused = operands();
+  be->rope(parts.q, table, first, RopeDirection::forward);
+  be->rope(parts.k, table, first, RopeDirection::forward);
+  be->append(parts.k.view().reshaped(rows), first, parts.keys);
+  be->append(v.view().reshaped(rows), first, parts.values);
+  be->rope_append(fused.q, fused.k, v, table, first, fused.keys, fused.values);
+  CHECK(test::floats_of(*be, fused.q) == test::floats_of(*be, parts.q));
+  CHECK(test::floats_of(*be, fused.k) == test::floats_of(*be, parts.k));
+  const auto floats = [&](const Tensor& cache) {
+    if (dtype == DType::f32) return test::floats_of(*be, cache);
+    Tensor widened = be->make_tensor(DType::f32, cache.shape());
+    be->convert(cache, widened);
+    return test::floats_of(*be, widened);
+  };
+  CHECK(floats(fused.keys) == floats(parts.keys));
+  CHECK(floats(fused.values) == floats(parts.values));
+}
+
+TEST_CASE("rope_append refuses tensors that do not belong together") {
+  const auto be = test::generated_backend().make();
+  const auto zeros = [&](const Shape& shape, DType dtype = DType::f32) {
+    return be->make_tensor(dtype, shape);
+  };
+  Tensor q = zeros({1, 2, 4, 16}), k = zeros({1, 2, 2, 16}), v = zeros({1, 2, 2, 16}),
+         table = zeros({8, 16}), cache = zeros({8, 2, 16}), one = zeros({1, 1, 2, 16}),
+         narrow = zeros({8, 2, 8}), half = zeros({8, 2, 16}, DType::f16);
+  CHECK_NOTHROW(be->rope_append(q, k, v, table, 6, cache, cache));
+  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 7, cache, cache), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, one, one, table, 0, cache, cache), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, k, one, table, 0, cache, cache), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, narrow, narrow), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, cache, half), ContractError);
+}
+
 TEST_CASE("an accumulating norm_backward is norm_backward, then add") {
   const auto be = test::generated_backend().make();
   const auto kind = GENERATE(NormKind::rms, NormKind::layer);

@@ -12,6 +12,7 @@
 #include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
+#include "tests/support/threads.h"
 
 namespace bitnet {
 namespace {
@@ -19,6 +20,12 @@ namespace {
 std::vector<float> random_floats(std::int64_t count, std::uint32_t seed) {
   const std::vector<double> numbers = test::random_numbers(seed, count);
   return {numbers.begin(), numbers.end()};
+}
+
+BITNET_UNWATCHED std::int32_t dot(const std::int8_t* x, const std::int8_t* w, std::size_t count) {
+  std::int32_t sum = 0;
+  for (std::size_t k = 0; k < count; ++k) sum += x[k] * w[k];
+  return sum;
 }
 
 // The upper halves of the floats, and the floats that these stand for.
@@ -72,8 +79,7 @@ TEST_CASE("int8_linear is the integer product with both scales") {
       const float token_scale =
           quantize_token(std::span(x).subspan(t, columns), std::span(xq).subspan(t, columns));
       for (std::size_t n = 0; n < w.size(); n += columns) {
-        std::int32_t sum = 0;
-        for (std::size_t k = 0; k < columns; ++k) sum += xq[t + k] * wq[n + k];
+        const std::int32_t sum = dot(&xq[t], &wq[n], columns);
         expected.push_back((token_scale * row_scales[n / columns]) * static_cast<float>(sum));
       }
     }

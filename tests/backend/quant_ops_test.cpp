@@ -177,6 +177,45 @@ TEST_CASE("quantize_weights counts the codes that it changed") {
   }
 }
 
+TEST_CASE("quantize_weights and count_codes of many matrices are those of each") {
+  const auto backend = test::generated_backend().make();
+  const auto kind = GENERATE(LinearKind::b158, LinearKind::b1);
+  const auto measure = GENERATE(ScaleMeasure::absmean, ScaleMeasure::absmedian);
+  const std::int64_t group = GENERATE(0, 64);
+  const WeightQuantizer q{kind, measure, group};
+  std::vector<Tensor> w, packed, scales, flips;
+  std::vector<Reference> expected;
+  std::vector<WeightQuantization> matrices;
+  for (std::uint32_t i = 0; i < 3; ++i) {
+    const std::int64_t rows = 8 + 4 * i, columns = 64 + std::int64_t{128} * i;
+    const auto values = random_floats(rows * columns, 20 + i);
+    expected.push_back(quantize(q, values, rows, columns));
+    w.push_back(test::to_device(*backend, {rows, columns}, values));
+    packed.push_back(backend->make_tensor(DType::u8, {rows / 4, columns}));
+    scales.push_back(backend->make_tensor(DType::f32, scale_shape(q, rows, columns)));
+    flips.push_back(backend->make_tensor(DType::i32, {1}));
+  }
+  for (std::size_t i = 0; i < w.size(); ++i)
+    matrices.push_back({w[i], packed[i], scales[i], flips[i]});
+  backend->quantize_weights(q, matrices);
+  const std::vector<ConstTensorView> all(packed.begin(), packed.end());
+  std::vector<CodeCounts> counts(all.size());
+  backend->count_codes(all, counts);
+  for (std::size_t i = 0; i < w.size(); ++i) {
+    CHECK(test::to_host<std::uint8_t>(*backend, packed[i]) == expected[i].packed);
+    CHECK(test::floats_of(*backend, scales[i]) == expected[i].scales);
+    const std::vector<std::uint8_t> zeros(expected[i].packed.size());
+    CHECK(test::to_host<std::int32_t>(*backend, flips[i])[0] ==
+          count_flips(zeros, expected[i].packed));
+    const CodeCounts c = count_codes(expected[i].packed);
+    CHECK(counts[i].minus == c.minus);
+    CHECK(counts[i].zero == c.zero);
+    CHECK(counts[i].plus == c.plus);
+    CHECK(counts[i].invalid == 0);
+  }
+  CHECK_THROWS_AS(backend->count_codes(all, std::span(counts).first(1)), ContractError);
+}
+
 TEST_CASE("quantisation operations refuse shapes that do not fit") {
   const auto backend = test::default_backend().make();
   const auto make = [&](DType dtype, Shape shape) { return backend->make_tensor(dtype, shape); };

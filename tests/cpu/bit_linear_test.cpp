@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <random>
 #include <string>
@@ -13,6 +14,7 @@
 #include "core/quant/ternary.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
+#include "tests/support/threads.h"
 
 namespace bitnet {
 namespace {
@@ -62,7 +64,7 @@ Call make_call(std::int64_t rows, std::int64_t inputs, std::vector<Product> prod
   return call;
 }
 
-std::int32_t dot(const std::int8_t* x, const std::int8_t* w, std::size_t count) {
+BITNET_UNWATCHED std::int32_t dot(const std::int8_t* x, const std::int8_t* w, std::size_t count) {
   std::int32_t sum = 0;
   for (std::size_t k = 0; k < count; ++k) sum += x[k] * w[k];
   return sum;
@@ -125,11 +127,11 @@ std::vector<Floats> run(Backend& be, const Call& call) {
   return results;
 }
 
-void check_definition(const Call& call, const std::vector<int>& teams) {
+void check_definition(const Call& call, std::initializer_list<int> teams) {
   std::vector<Floats> expected;
   for (const Product& p : call.products) expected.push_back(define(call, p));
   for (const std::string& isa : available_cpu_isas()) {
-    for (const int threads : teams) {
+    for (const int threads : test::team_sizes(teams)) {
       const auto backend = make_cpu_backend(threads, isa);
       const auto actual = run(*backend, call);
       for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -163,6 +165,8 @@ TEST_CASE("bit_linear is the formula where rows and contraction take several til
       {31, 576, 300},
       {1, 64, 8196},  // several tasks of short rows
       {1, 2560, 1100},
+      {1, 2048, 4096},  // 2 MB of packed weights: outputs go past the caches
+      {1, 2048, 4100},  // or not, as not all of them are aligned
       {2, 1088, 1100},
   }));
   check_definition(make_call(rows, inputs, {{outputs}}), {2});

@@ -333,7 +333,7 @@ TEST_CASE("attention has the same bits on every ISA, by blocks of queries and to
   const FloatKernels& kernels = generated_kernels();
   const auto [tokens, first_position] = GENERATE(table<std::int64_t, std::int64_t>(
       {{1, 0}, {17, 0}, {64, 0}, {65, 0}, {131, 0}, {130, 129}, {150, 61}, {90, 70}}));
-  const std::int64_t head_dim = GENERATE(16, 48, 64, 80);
+  const std::int64_t head_dim = GENERATE(16, 48, 64, 80, 128);
   const bool half = GENERATE(false, true);
   const AttentionInputs inputs{tokens, first_position, head_dim, half};
   check_same_bits(kernels, [&](const FloatKernels& k) { return inputs.forward(k, false); });

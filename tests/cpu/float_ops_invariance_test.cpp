@@ -9,6 +9,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
+#include "tests/support/threads.h"
 
 namespace bitnet {
 namespace {
@@ -220,7 +221,7 @@ TEST_CASE("float operations give the same bits on every ISA and for any number o
   INFO(family.name);
   const Floats expected = family.results(*make_cpu_backend(1, "scalar"));
   for (const std::string& isa : available_cpu_isas()) {
-    for (const int threads : {1, 2, 3}) {
+    for (const int threads : test::team_sizes({1, 2, 3})) {
       INFO(isa << ", " << threads << " threads");
       CHECK(family.results(*make_cpu_backend(threads, isa)) == expected);
     }

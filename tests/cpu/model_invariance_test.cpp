@@ -5,6 +5,7 @@
 #include "core/cpu/cpu_backend.h"
 #include "core/model/activations.h"
 #include "tests/support/catch.h"
+#include "tests/support/threads.h"
 #include "tests/support/tiny_configs.h"
 #include "tests/support/tiny_trainer.h"
 
@@ -89,7 +90,7 @@ TEST_CASE("logits of single tokens are the same bits for any team, on every ISA 
     CHECK((std::vector<float>(expected.begin(), middle) ==
            std::vector<float>(middle, expected.end())));
     for (const std::string& isa : available_cpu_isas()) {
-      for (const int threads : {1, 2, 3}) {
+      for (const int threads : team_sizes({1, 2, 3})) {
         INFO(isa << ", " << threads << " threads");
         const auto backend = make_cpu_backend(threads, isa);
         CHECK((continued_logits(*backend, threads, kv_cache) == expected));

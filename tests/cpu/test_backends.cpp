@@ -2,12 +2,13 @@
 // The CPU backend: every instruction set of this machine, with one thread and with several.
 #include "core/cpu/cpu_backend.h"
 #include "tests/support/backends.h"
+#include "tests/support/threads.h"
 
 namespace bitnet::test {
 
 std::vector<TestBackend> test_backends() {
   std::vector<TestBackend> all;
-  for (const int threads : {1, 3}) {
+  for (const int threads : team_sizes({1, 3})) {
     for (const std::string& isa : available_cpu_isas()) {
       TestBackend b;
       b.name =

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// A key's row lies across kLanes neighbouring lanes, eight elements each. A block's threads first
-// compute the scores of a stretch, key by key; then each warp the softmax of a query head; then each
-// group of lanes sums its share of the values, and the groups' sums are folded in order.
+// A key's row lies across kLanes neighbouring lanes, eight elements each. A block reads all keys and
+// values of its stretch at once; its threads first compute the scores, key by key; then each warp
+// the softmax of a query head; then each group of lanes sums its share of the values, and the
+// groups' sums are folded in order.
 #include "cuda/attention_decode.h"
 
 #include "cuda/attention_elements.cuh"
@@ -12,7 +13,7 @@
 namespace bitnet::cuda {
 namespace {
 
-constexpr int kWarps = 4, kThreads = kWarps * gpu::kWarpSize;
+constexpr int kWarps = 8, kThreads = kWarps * gpu::kWarpSize;
 constexpr int kMaxHeadDim = 256;
 constexpr float kLn2 = 0.693147181f;
 
@@ -30,24 +31,22 @@ BITNET_DEVICE int keys_seen(const AttentionDecode<Input>& op, int row) {
   return position_of(op.first_position) + row % op.queries + 1;
 }
 
-// Sums values[i] over kLanes neighbouring lanes for kHeads of them: halves of the lanes take halves
-// of the values, while there are both. kLanes / kHeads lanes in a row end with the same sum in
-// values[0], that of the value which is returned.
-template <int kHeads, int kLanes>
-BITNET_DEVICE int add_lanes(float (&values)[kHeads]) {
-  static_assert(kLanes % kHeads == 0);
-  const int lane = static_cast<int>(threadIdx.x) % kLanes;
-  int first = 0, count = kHeads;
+// Sums values[i] over the lanes that differ in the bits kFrom, kFrom / 2, … kTo: halves of the lanes
+// take halves of the values, while there are both. The sums are in the first values then; returns
+// which of the values the first one was.
+template <int kFrom, int kTo, int kValues>
+BITNET_DEVICE int add_lanes(float (&values)[kValues]) {
+  int first = 0, count = kValues;
 #pragma unroll
-  for (int distance = kLanes / 2; distance > 0; distance /= 2) {
+  for (int distance = kFrom; distance >= kTo; distance /= 2) {
     if (count == 1) {
       values[0] += __shfl_xor_sync(gpu::kWholeWarp, values[0], distance);
       continue;
     }
     count /= 2;
-    const bool upper = (lane & distance) != 0;
+    const bool upper = (static_cast<int>(threadIdx.x) & distance) != 0;
 #pragma unroll
-    for (int i = 0; i < kHeads / 2; ++i) {
+    for (int i = 0; i < kValues / 2; ++i) {
       if (i >= count) continue;
       const float given = upper ? values[i] : values[i + count];
       const float kept = upper ? values[i + count] : values[i];
@@ -59,23 +58,21 @@ BITNET_DEVICE int add_lanes(float (&values)[kHeads]) {
 }
 
 // Per query head the largest score of the stretch and the sum of 2^(score - largest), which replace
-// the scores; scores of keys that are not there are -infinity. A warp per head.
+// the scores; scores of keys that are not there are -infinity. A warp per head, a lane per key.
 template <int kHeads, typename Input>
 BITNET_DEVICE void softmax_stretch(const AttentionDecode<Input>& op,
                                    float (&scores)[kHeads * kDecodeKeys], int heads,
                                    std::size_t first_head) {
-  static_assert(kDecodeKeys == 2 * gpu::kWarpSize);
+  static_assert(kDecodeKeys == gpu::kWarpSize && kHeads <= kWarps);
   const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
-  for (int h = static_cast<int>(threadIdx.x) / gpu::kWarpSize; h < heads; h += kWarps) {
-    float* const low = scores + h * kDecodeKeys + lane;
-    float* const high = low + gpu::kWarpSize;
-    const float largest = warp_max(fmaxf(*low, *high));
-    *low = gpu::exp2_approximate(*low - largest);
-    *high = gpu::exp2_approximate(*high - largest);
-    const float sum = warp_sum(*low + *high);
-    if (lane == 0) {
-      op.partial_sums[(first_head + h) * op.stretches + blockIdx.x] = make_float2(largest, sum);
-    }
+  const int head = static_cast<int>(threadIdx.x) / gpu::kWarpSize;
+  if (head >= heads) return;  // the whole warp
+  float& score = scores[head * kDecodeKeys + lane];
+  const float largest = warp_max(score);
+  score = gpu::exp2_approximate(score - largest);
+  const float sum = warp_sum(score);
+  if (lane == 0) {
+    op.partial_sums[(first_head + head) * op.stretches + blockIdx.x] = make_float2(largest, sum);
   }
 }
 
@@ -86,12 +83,10 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(AttentionDecode<Input>
   constexpr int kGroups = gpu::kWarpSize / kLanes;  // of a warp
   constexpr int kRounds = kDecodeKeys / kKeysAtOnce;
   constexpr int kWidth = kLanes * kElements;
+  static_assert(kRounds * kKeysAtOnce == kDecodeKeys && kLanes % kHeads == 0);
   BITNET_SHARED_ARRAY(float, scores, kHeads* kDecodeKeys);
   BITNET_SHARED_ARRAY(float, sums, kWarps* kHeads* kWidth);  // of the warps
   const int row = static_cast<int>(blockIdx.z), sequence = row / op.queries;
-  const int first_key = static_cast<int>(blockIdx.x) * kDecodeKeys;
-  const int keys = min(keys_seen(op, row) - first_key, kDecodeKeys);
-  if (keys <= 0) return;  // the whole block
   const int group = op.heads / op.kv_heads, parts = (group + kHeads - 1) / kHeads;
   const int kv_head = static_cast<int>(blockIdx.y) / parts;
   const int within = static_cast<int>(blockIdx.y) % parts * kHeads;
@@ -101,31 +96,46 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(AttentionDecode<Input>
   const int thread = static_cast<int>(threadIdx.x);
   const int element = thread % kLanes * kElements;
   const bool inside = element < op.head_dim;
+  const int first_key = static_cast<int>(blockIdx.x) * kDecodeKeys;
   const std::size_t key_stride = static_cast<std::size_t>(op.kv_heads) * op.head_dim;
   const std::size_t kv_at =
       (static_cast<std::size_t>(sequence) * op.keys + first_key) * key_stride +
       static_cast<std::size_t>(kv_head) * op.head_dim + element;
 
+  gpu::wait_for_predecessors();
   float q[kHeads][kElements] = {};
 #pragma unroll
   for (int h = 0; h < kHeads; ++h) {
-    if (!inside || h >= heads) continue;
-    load_elements(op.q + (first_head + h) * op.head_dim + element, q[h]);
+    if (inside && h < heads) load_elements(op.q + (first_head + h) * op.head_dim + element, q[h]);
+  }
+  const int keys = min(keys_seen(op, row) - first_key, kDecodeKeys);
+  if (keys <= 0) return;  // the whole block
+  float k[kRounds][kElements] = {}, v[kRounds][kElements] = {};
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const int key = round * kKeysAtOnce + thread / kLanes;
+    if (inside && key < keys) load_elements(op.k + kv_at + key * key_stride, k[round]);
+  }
+#pragma unroll
+  for (int round = 0; round < kRounds; ++round) {
+    const int key = round * kKeysAtOnce + thread / kLanes;
+    if (inside && key < keys) load_elements(op.v + kv_at + key * key_stride, v[round]);
+  }
+#pragma unroll
+  for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
     for (int i = 0; i < kElements; ++i) q[h][i] *= op.score_scale;
   }
-#pragma unroll 4
+#pragma unroll
   for (int round = 0; round < kRounds; ++round) {
     const int key = round * kKeysAtOnce + thread / kLanes;
-    float k[kElements] = {};
-    if (inside && key < keys) load_elements(op.k + kv_at + key * key_stride, k);
     float score[kHeads] = {};
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
 #pragma unroll
-      for (int i = 0; i < kElements; ++i) score[h] = fmaf(q[h][i], k[i], score[h]);
+      for (int i = 0; i < kElements; ++i) score[h] = fmaf(q[h][i], k[round][i], score[h]);
     }
-    const int head = add_lanes<kHeads, kLanes>(score);
+    const int head = add_lanes<kLanes / 2, 1>(score);
     if (thread % (kLanes / kHeads) == 0) {
       scores[head * kDecodeKeys + key] = key < keys ? score[0] : -INFINITY;
     }
@@ -134,33 +144,26 @@ __global__ void __launch_bounds__(kThreads) decode_kernel(AttentionDecode<Input>
   softmax_stretch<kHeads>(op, scores, heads, first_head);
   __syncthreads();
 
-  float sum[kHeads][kElements] = {};
-#pragma unroll 4
+  float sum[kHeads * kElements] = {};
+#pragma unroll
   for (int round = 0; round < kRounds; ++round) {
     const int key = round * kKeysAtOnce + thread / kLanes;
-    float v[kElements] = {};
-    if (inside && key < keys) load_elements(op.v + kv_at + key * key_stride, v);
 #pragma unroll
     for (int h = 0; h < kHeads; ++h) {
       const float weight = scores[h * kDecodeKeys + key];
 #pragma unroll
-      for (int i = 0; i < kElements; ++i) sum[h][i] = fmaf(weight, v[i], sum[h][i]);
-    }
-  }
-#pragma unroll
-  for (int h = 0; h < kHeads; ++h) {
-#pragma unroll
-    for (int i = 0; i < kElements; ++i) {
-#pragma unroll
-      for (int distance = kLanes; distance < kLanes * kGroups; distance *= 2) {
-        sum[h][i] += __shfl_xor_sync(gpu::kWholeWarp, sum[h][i], distance);
+      for (int i = 0; i < kElements; ++i) {
+        sum[h * kElements + i] = fmaf(weight, v[round][i], sum[h * kElements + i]);
       }
     }
-    if (thread % gpu::kWarpSize < kLanes) {
-      float* const to = sums + (thread / gpu::kWarpSize * kHeads + h) * kWidth + element;
-      gpu::store_vector(to, make_float4(sum[h][0], sum[h][1], sum[h][2], sum[h][3]));
-      gpu::store_vector(to + 4, make_float4(sum[h][4], sum[h][5], sum[h][6], sum[h][7]));
-    }
+  }
+  // The warp's sum of each head and element, in one of its groups of lanes.
+  const int first = add_lanes<gpu::kWarpSize / 2, kLanes>(sum);
+#pragma unroll
+  for (int i = 0; i < kHeads * kElements / kGroups; i += 2) {
+    const int h = (first + i) / kElements, e = element + (first + i) % kElements;
+    gpu::store_vector(sums + (thread / gpu::kWarpSize * kHeads + h) * kWidth + e,
+                      make_float2(sum[i], sum[i + 1]));
   }
   __syncthreads();
   for (int i = thread; i < heads * op.head_dim; i += kThreads) {
@@ -183,6 +186,7 @@ __global__ void __launch_bounds__(kFoldWarps* gpu::kWarpSize)
   const int head = static_cast<int>(blockIdx.x), row = static_cast<int>(blockIdx.y);
   const int thread = static_cast<int>(threadIdx.x);
   const int lane = thread % gpu::kWarpSize, warp = thread / gpu::kWarpSize;
+  gpu::wait_for_predecessors();
   const int stretches = (keys_seen(op, row) + kDecodeKeys - 1) / kDecodeKeys;
   const std::size_t at = (static_cast<std::size_t>(row) * op.heads + head) * op.stretches;
   const float2* const partial = op.partial_sums + at;
@@ -240,7 +244,8 @@ cudaError_t launch_heads(const AttentionDecode<Input>& op, cudaStream_t stream) 
   const int parts = (op.heads / op.kv_heads + kHeads - 1) / kHeads;
   const dim3 grid(static_cast<unsigned>(op.stretches), static_cast<unsigned>(op.kv_heads * parts),
                   static_cast<unsigned>(op.batch * op.queries));
-  return gpu::launch(decode_kernel<Input, kLanes, kHeads>, grid, dim3(kThreads), 0, stream, op);
+  return gpu::launch_overlapping(decode_kernel<Input, kLanes, kHeads>, grid, dim3(kThreads), 0,
+                                 stream, op);
 }
 
 template <typename Input, int kLanes>
@@ -269,7 +274,7 @@ cudaError_t attention_decode(const AttentionDecode<Input>& op, cudaStream_t stre
   }
   const cudaError_t error = launch_stretches(op, stream);
   if (error != cudaSuccess) return error;
-  return gpu::launch(
+  return gpu::launch_overlapping(
       fold_kernel<Input>,
       dim3(static_cast<unsigned>(op.heads), static_cast<unsigned>(op.batch * op.queries)),
       dim3(kFoldWarps * gpu::kWarpSize), 0, stream, op);

@@ -13,7 +13,7 @@
 
 namespace bitnet::cuda {
 
-inline constexpr int kDecodeKeys = 64;
+inline constexpr int kDecodeKeys = 32;  // a stretch is read at once: more blocks, less latency
 constexpr int attention_decode_stretches(int capacity) {
   return (capacity + kDecodeKeys - 1) / kDecodeKeys;
 }

@@ -12,6 +12,7 @@
 #include "cuda/attention_forward.h"
 #include "cuda/attention_operands.h"
 #include "cuda/cuda_backend_impl.h"
+#include "cuda/rope.h"
 
 namespace bitnet::cuda {
 namespace {
@@ -145,7 +146,34 @@ void many_queries(const AttentionShape& s, ConstTensorView q, const KeyValueView
         "attention");
 }
 
+template <typename Cache>
+void turn_and_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                     Position first, TensorView keys, TensorView values, cudaStream_t stream) {
+  check(rope_append<Cache>({.q = data<float>(q),
+                            .k = data<float>(k),
+                            .v = data<float>(v),
+                            .keys = data<Cache>(keys),
+                            .values = data<Cache>(values),
+                            .table = data<float>(table),
+                            .first = first,
+                            .tokens = as_int(q.dim(1)),
+                            .heads = as_int(q.dim(2)),
+                            .kv_heads = as_int(k.dim(2)),
+                            .head_dim = as_int(q.dim(3))},
+                           stream),
+        "rope_append");
+}
+
 }  // namespace
+
+void CudaBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                              std::int64_t first_position, TensorView keys, TensorView values) {
+  check_rope_append(q, k, v, table, first_position, keys, values);
+  if (q.elements() == 0) return;
+  (keys.dtype() == DType::f16
+       ? turn_and_append<__half>
+       : turn_and_append<float>)(q, k, v, table, position(first_position), keys, values, stream_);
+}
 
 void CudaBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
                             ConstTensorView v, TensorView out, TensorView logsumexp) {

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Products of int8 activations: with packed ternary weights, and with the int8 rows of an output
-// head. A few tokens, as in decoding, read the weights as they are stored; more of them are worth
-// unpacking the weights for tensor cores.
+// head. A few tokens, as in decoding, are products without tensor cores, bound by reading the weights.
 #include <algorithm>
 
 #include "core/backend/linear_checks.h"
@@ -9,6 +8,7 @@
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/int8_gemm.h"
 #include "cuda/int8_gemv.h"
+#include "cuda/packed_gemm.h"
 #include "cuda/packed_gemv.h"
 #include "cuda/unpack_codes.h"
 
@@ -67,8 +67,14 @@ void CudaBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                                     reals(product.y)};
   }
   if (rows <= kPackedGemvTokens) return check(packed_gemv(gemv, stream_), "bit_linear");
+  PackedGemv single = gemv;  // those with a single scale, in one launch
+  single.products = 0;
   for (int i = 0; i < gemv.products; ++i) {
     const PackedMatrix& m = gemv.matrix[i];
+    if (m.groups == 0 && gemv.depth <= kPackedGemmDepth) {
+      single.matrix[single.products++] = m;
+      continue;
+    }
     Workspace::Frame frame(workspace_);
     auto* const trits = frame.get<std::int8_t>(m.columns * inputs);
     check(unpack_codes(m.packed, m.columns / 4, gemv.depth, trits, stream_), "bit_linear");
@@ -86,6 +92,7 @@ void CudaBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     gemm.y = m.y;
     int8_product(gemm);
   }
+  if (single.products > 0) packed_product(single);
 }
 
 void CudaBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,

@@ -100,22 +100,25 @@ void CudaBackend::zero(TensorView x) {
 void CudaBackend::synchronize() { check(cudaStreamSynchronize(stream_), "waiting for the device"); }
 
 Position CudaBackend::position(std::int64_t position) const {
-  if (recording_at_ < 0) return {nullptr, static_cast<int>(position)};
-  return {recorded_position_, static_cast<int>(position - recording_at_)};
+  if (!recording_at_) return {nullptr, static_cast<int>(position)};
+  return {recorded_position_, static_cast<int>(position - *recording_at_)};
 }
 
-void CudaBackend::repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+void CudaBackend::repeat(std::unique_ptr<RecordedOperations>& record,
+                         std::optional<std::int64_t> position,
                          const std::function<void()>& operations) {
-  BITNET_CHECK(position >= 0 && position <= std::numeric_limits<int>::max(), "position {}",
-               position);
+  BITNET_CHECK(!position || (*position >= 0 && *position <= std::numeric_limits<int>::max()),
+               "position {}", *position);
   if (record == nullptr) {  // the first time allocates and probes, which a recording must not
     operations();
     record = std::make_unique<RecordedGraph>();
     return;
   }
   auto& graph = static_cast<RecordedGraph&>(*record);
-  const int now = static_cast<int>(position);
-  staging_->copy(&now, sizeof(now), recorded_position_);
+  if (position) {
+    const int now = static_cast<int>(*position);
+    staging_->copy(&now, sizeof(now), recorded_position_);
+  }
   if (graph.executable == nullptr || graph.workspace_generation != workspace_.generation()) {
     graph.clear();
     workspace_.settle();
@@ -125,7 +128,7 @@ void CudaBackend::repeat(std::unique_ptr<RecordedOperations>& record, std::int64
   check(cudaGraphLaunch(graph.executable, stream_), "launching recorded operations");
 }
 
-cudaGraphExec_t CudaBackend::capture(std::int64_t position,
+cudaGraphExec_t CudaBackend::capture(std::optional<std::int64_t> position,
                                      const std::function<void()>& operations) {
   cudaGraph_t graph = nullptr;
   check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "recording operations");
@@ -133,12 +136,12 @@ cudaGraphExec_t CudaBackend::capture(std::int64_t position,
   try {
     operations();
   } catch (...) {
-    recording_at_ = -1;
+    recording_at_.reset();
     cudaStreamEndCapture(stream_, &graph);
     if (graph != nullptr) cudaGraphDestroy(graph);
     throw;
   }
-  recording_at_ = -1;
+  recording_at_.reset();
   check(cudaStreamEndCapture(stream_, &graph), "recording operations");
   cudaGraphExec_t executable = nullptr;
   const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);

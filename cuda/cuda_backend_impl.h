@@ -7,6 +7,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include <functional>
 #include <limits>
 #include <memory>
 #include <string>
@@ -23,9 +24,11 @@
 namespace bitnet::cuda {
 
 class MatrixProducts;  // matrix_products.h
+struct GradientGemm;   // gradient_gemm.h
 struct Int8Gemm;       // int8_gemm.h
+struct PackedGemv;     // packed_gemv.h
 
-// The ways to an int8 product.
+// The ways to an int8 product; not every product can go every way.
 enum class Int8Route : std::uint8_t { small_tile, large_tile, cublaslt };
 inline constexpr std::size_t kInt8Routes = 3;
 // cuBLASLt's int32 sums that are brought back to reals at once: 32 MB, which the second-level cache
@@ -76,7 +79,7 @@ class CudaBackend final : public Backend {
   void copy_to_host(ConstTensorView source, void* destination) override;
   void copy(ConstTensorView source, TensorView destination) override;
   void zero(TensorView x) override;
-  void repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+  void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
               const std::function<void()>& operations) override;
   void synchronize() override;
 
@@ -100,12 +103,12 @@ class CudaBackend final : public Backend {
   void gated_activation_quantize(Activation activation, ConstTensorView gate, ConstTensorView up,
                                  const NormArguments& norm, TensorView codes, TensorView act_scale,
                                  TensorView stats) override;
-  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                        TensorView weight_scale, TensorView flips) override;
+  void quantize_weights(const WeightQuantizer& q,
+                        std::span<const WeightQuantization> matrices) override;
   void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                           TensorView w) override;
   void blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) override;
-  CodeCounts count_codes(ConstTensorView packed) override;
+  void count_codes(std::span<const ConstTensorView> packed, std::span<CodeCounts> counts) override;
 
   void bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                   std::span<const BitLinearProduct> products) override;
@@ -120,6 +123,8 @@ class CudaBackend final : public Backend {
 
   void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
             RopeDirection direction) override;
+  void rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                   std::int64_t first_position, TensorView keys, TensorView values) override;
   void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                  ConstTensorView v, TensorView out, TensorView logsumexp) override;
   void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
@@ -141,10 +146,9 @@ class CudaBackend final : public Backend {
 
   void cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss, float scale,
                      TensorView dlogits) override;
-  void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter, TensorView m,
-             TensorView v) override;
-  double sum(ConstTensorView x) override;
-  void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) override;
+  void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+  void sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+            std::span<double> sums) override;
 
   // For tests: int8 products go this way where it can be used, instead of the quickest, and
   // cuBLASLt's sums are brought back to reals in blocks of about so many.
@@ -159,30 +163,41 @@ class CudaBackend final : public Backend {
   void bit_linear_backward_bf16(ConstTensorView codes, ConstTensorView act_scale,
                                 std::span<const BitLinearGradient> gradients, TensorView dx);
 
-  // bit_linear_backward_ops.cpp: the two parts of it with GradientPrecision::int8.
+  // bit_linear_backward_ops.cpp: the two parts of it with GradientPrecision::int8. The second computes
+  // dx = [addend +] the sum over products of one launch, each with a single scale.
   void int8_input_gradient(ConstTensorView codes, ConstTensorView act_scale,
                            std::span<const BitLinearGradient> gradients, TensorView dx);
+  void int8_input_gradient_of(std::span<const BitLinearGradient> gradients, const float* addend,
+                              TensorView dx);
   void int8_weight_gradients(ConstTensorView codes, ConstTensorView act_scale,
                              std::span<const BitLinearGradient> gradients);
 
-  // int8_products.cpp: by the quickest way. The second is false, and nothing issued, where the route
-  // cannot be used.
+  // int8_products.cpp: by the quickest way.
   void int8_product(const Int8Gemm& product);
+  void packed_product(const PackedGemv& products);  // groups 0, K within kPackedGemmDepth
+  void gradient_product(const GradientGemm& product);
+  // False, and nothing issued, where the route cannot be used.
   bool issue_int8_product(const Int8Gemm& product, Int8Route route);
+  bool issue_packed_product(const PackedGemv& products, Int8Route route);
+  // Of the first `routes`, for a key of the shape and a number of multiplications.
+  Int8Route quickest_route(const Probe::Key& key, std::size_t routes, std::int64_t products,
+                           const std::function<bool(Int8Route)>& issue);
 
   // As an argument of a kernel: `position` itself, or relative to that of the record being made.
   Position position(std::int64_t position) const;
 
-  // The operations as a graph, in which they read their position from recorded_position_.
-  cudaGraphExec_t capture(std::int64_t position, const std::function<void()>& operations);
+  // The operations as a graph, in which they read their position, if they have one, from
+  // recorded_position_.
+  cudaGraphExec_t capture(std::optional<std::int64_t> position,
+                          const std::function<void()>& operations);
 
   std::string detail_;
   std::int64_t memory_bytes_;
   cudaStream_t stream_ = nullptr;
   std::unique_ptr<HostStaging> staging_;
   Workspace workspace_;
-  int* recorded_position_ = nullptr;  // device memory that records read
-  std::int64_t recording_at_ = -1;    // the position of the record being made, or -1
+  int* recorded_position_ = nullptr;          // device memory that records read
+  std::optional<std::int64_t> recording_at_;  // the position of the record being made
   std::unique_ptr<MatrixProducts> products_;
   Probe int8_probe_;  // its candidates are the Int8Routes
   std::int64_t int8_block_sums_ = kInt8BlockSums;

@@ -8,6 +8,8 @@
 //   - Only _sync warp primitives, with explicit masks; the lanes of a warp return together.
 //   - No return before a barrier of the block; all threads meet the same barriers.
 //   - 8 and 16-byte accesses through load_vector / store_vector, which keep their width.
+//   - A kernel that launch_overlapping() starts calls wait_for_predecessors() in every thread, and
+//     touches device memory before it by prefetch_to_l2() alone.
 //   - No contraction by the compiler (nvcc --fmad=false): fmaf where it is meant.
 // Each PTX wrapper has a twin in the emulator and a test of its layout.
 #pragma once
@@ -47,6 +49,57 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
   config.dynamicSmemBytes = shared_bytes;
   config.stream = stream;
   return cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...);
+}
+
+// The same, but the blocks may come while the kernel before them in the stream still runs, if there
+// is room, and if that one was launched so too and has waited (programmatic dependent launch): the
+// launch, their beginning and prefetches are over when it is their turn. For kernels of few blocks:
+// many would find their places unevenly. Where the device has no such launches (before 9.0) it is
+// launch().
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_overlapping(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                               std::size_t shared_bytes, cudaStream_t stream,
+                               Arguments&&... arguments) {
+  static_assert((std::is_trivially_copyable_v<Parameters> && ...));
+  int device = 0, major = 0;
+  cudaError_t error = cudaGetDevice(&device);
+  if (error == cudaSuccess) {
+    error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+  }
+  if (error != cudaSuccess) return error;
+  cudaLaunchAttribute early{};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = grid;
+  config.blockDim = block;
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &early;
+  config.numAttrs = major >= 9 ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(std::forward<Arguments>(arguments))...);
+}
+
+// Returns when everything before this kernel in the stream is done and visible. Then the next kernel's
+// blocks may come, and wait for this one. (Not before: blocks of several waiting kernels take the
+// room of those that work.)
+BITNET_DEVICE void wait_for_predecessors() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// A hint to bring bytes of device memory into the second-level cache; address and number are
+// multiples of 16. Also of what a running kernel may still write: nothing is read. One thread's call
+// is enough for all the bytes.
+BITNET_DEVICE void prefetch_to_l2([[maybe_unused]] const void* from,
+                                  [[maybe_unused]] std::size_t bytes) {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(__cvta_generic_to_global(from)),
+               "r"(static_cast<std::uint32_t>(bytes))
+               : "memory");
+#endif
 }
 
 // 4, 8 or 16 bytes at an address that is a multiple of that; Vector is uint32_t, uint2, uint4, …

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "cuda/gradient_codes.h"
 
+#include <algorithm>
+
 #include "cuda/byte_tile.cuh"
 #include "cuda/gpu.h"
+#include "cuda/pick.cuh"
 #include "cuda/quads.cuh"
 #include "cuda/reduce.cuh"
 #include "cuda/unpack_codes.h"
@@ -36,13 +39,26 @@ struct Rounding {
 
 constexpr int kRowThreads = 128;
 
-// One block per row; a thread takes the elements of a packed byte, one of each quarter of the row.
-// The second reading is from the cache.
+// What a kernel must know of a gradient. Few bytes: a block begins with reading them.
+struct RowPart {
+  const void* dy;
+  const float* weight_scale;
+  int columns, index;  // index: of the scale in a row
+  int first, padded;   // of the codes in a row
+};
+struct RowParts {
+  RowPart part[kMostGradients];
+};
+
+// One block per row (x) of a gradient (y); a thread takes the elements of a packed byte, one of each
+// quarter of the row. The second reading is from the cache.
 template <typename T>
 __global__ void __launch_bounds__(kRowThreads)
-    rows_kernel(const T* dy, int columns, std::int8_t* codes, int width, float* scale) {
-  const int quarter = columns / 4;
-  const T* row = dy + static_cast<std::size_t>(blockIdx.x) * columns;
+    rows_kernel(RowParts parts, std::int8_t* codes, int width, float* scale, int scales) {
+  const RowPart part = pick(parts.part, blockIdx.y);
+  const int quarter = part.columns / 4;
+  const T* row =
+      static_cast<const T*>(part.dy) + static_cast<std::size_t>(blockIdx.x) * part.columns;
   const auto at = [&](int q, int r) { return detail::widened(row[q * quarter + r]); };
   unsigned absmax = 0;
   for (int r = static_cast<int>(threadIdx.x); r < quarter; r += kRowThreads) {
@@ -50,35 +66,52 @@ __global__ void __launch_bounds__(kRowThreads)
     for (int q = 0; q < 4; ++q) absmax = max(absmax, magnitude(at(q, r)));
   }
   const Rounding rounding(block_max<kRowThreads>(absmax));
-  std::int8_t* to = codes + static_cast<std::size_t>(blockIdx.x) * width;
-  for (int r = static_cast<int>(threadIdx.x); r < width / 4; r += kRowThreads) {
+  std::int8_t* to = codes + static_cast<std::size_t>(blockIdx.x) * width + part.first;
+  for (int r = static_cast<int>(threadIdx.x); r < part.padded / 4; r += kRowThreads) {
     std::uint32_t word = 0;
     if (r < quarter) {
       word = rounding.codes(at(0, r), at(1, r), at(2, r), at(3, r));
     }
     gpu::store_vector(to + 4 * r, word);
   }
-  if (threadIdx.x == 0) scale[blockIdx.x] = rounding.scale;
+  if (threadIdx.x == 0) {
+    scale[static_cast<std::size_t>(blockIdx.x) * scales + part.index] =
+        rounding.scale * *part.weight_scale;
+  }
 }
 
 constexpr int kColumns = 32;  // of a block: lane l has column l
-constexpr int kWarps = 8, kColumnThreads = kWarps * gpu::kWarpSize;
+constexpr int kWarps = 16, kColumnThreads = kWarps * gpu::kWarpSize;
 constexpr int kTokens = kGradientStretch / kWarps;  // of a thread, which are successive
 constexpr int kChunk = 16, kColumnChunks = kGradientStretch / kChunk;
 constexpr int kPitch = kGradientStretch + kChunk;  // spreads the columns over the banks
 
-// One block for a stretch of tokens (x) and 32 columns (y), in registers; the codes of a column
-// leave through shared memory, so that they are written as a piece.
+struct ColumnPart {
+  const void* dy;
+  int columns, first;  // first: of the lines of codes and of scales
+};
+struct ColumnParts {
+  ColumnPart part[kMostGradients];
+};
+
+// One block for a stretch of tokens (x) and 32 columns (y) of a gradient (z), in registers; the codes
+// of a column leave through shared memory, so that they are written as a piece.
 template <typename T>
 __global__ void __launch_bounds__(kColumnThreads)
-    columns_kernel(const T* dy, const float* act_scale, int rows, int columns, std::int8_t* codes,
-                   int padded, float* scale) {
+    columns_kernel(ColumnParts parts, const float* act_scale, int rows, std::int8_t* all_codes,
+                   int padded, float* all_scales) {
   BITNET_SHARED_ARRAY(unsigned, warp_absmax, kWarps* kColumns);
   BITNET_SHARED_ARRAY(std::int8_t, staged, kColumns * kPitch);
+  const ColumnPart part = pick(parts.part, blockIdx.z);
+  const T* const dy = static_cast<const T*>(part.dy);
+  const int columns = part.columns;
   const int warp = static_cast<int>(threadIdx.x) / gpu::kWarpSize;
   const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
   const int stretch = static_cast<int>(blockIdx.x), first = stretch * kGradientStretch;
   const int first_column = static_cast<int>(blockIdx.y) * kColumns, column = first_column + lane;
+  if (first_column >= columns) return;  // of a smaller gradient than another
+  std::int8_t* const codes = all_codes + static_cast<std::size_t>(part.first) * padded;
+  float* const scale = all_scales + static_cast<std::size_t>(part.first) * gridDim.x;
   float values[kTokens];
   unsigned absmax = 0;
 #pragma unroll
@@ -109,9 +142,9 @@ __global__ void __launch_bounds__(kColumnThreads)
   }
   __syncthreads();
 #pragma unroll
-  for (int part = static_cast<int>(threadIdx.x); part < kColumns * kColumnChunks;
-       part += kColumnThreads) {
-    const int c = part / kColumnChunks, token = part % kColumnChunks * kChunk;
+  for (int piece = static_cast<int>(threadIdx.x); piece < kColumns * kColumnChunks;
+       piece += kColumnThreads) {
+    const int c = piece / kColumnChunks, token = piece % kColumnChunks * kChunk;
     if (first_column + c >= columns || first + token >= padded) continue;
     gpu::store_vector(codes + static_cast<std::size_t>(first_column + c) * padded + first + token,
                       gpu::load_vector<uint4>(staged + c * kPitch + token));
@@ -161,29 +194,69 @@ unsigned blocks(int count, int of_block) {
   return static_cast<unsigned>((count + of_block - 1) / of_block);
 }
 
-}  // namespace
-
-cudaError_t quantize_gradient_rows(ConstReals dy, int rows, int columns, std::int8_t* codes,
-                                   float* scale, cudaStream_t stream) {
-  if (rows < 1 || columns < 4 || columns % 4 != 0) return cudaErrorInvalidValue;
-  const auto launch = [&](auto kernel, const auto* from) {
-    return gpu::launch(kernel, dim3(static_cast<unsigned>(rows)), dim3(kRowThreads), 0, stream,
-                       from, columns, codes, padded_outputs(columns / 4), scale);
-  };
-  return dy.bf16 ? launch(rows_kernel<__nv_bfloat16>, dy.as<__nv_bfloat16>())
-                 : launch(rows_kernel<float>, dy.as<float>());
+bool supported(const Gradients& g, int step) {
+  if (g.count < 1 || g.count > kMostGradients || g.rows < 1) return false;
+  for (int i = 0; i < g.count; ++i) {
+    const int columns = g.gradient[i].columns;
+    if (columns < 1 || columns % step != 0) return false;
+  }
+  return true;
 }
 
-cudaError_t quantize_gradient_columns(ConstReals dy, const float* act_scale, int rows, int columns,
-                                      std::int8_t* codes, float* scale, cudaStream_t stream) {
-  if (rows < 1 || columns < 1) return cudaErrorInvalidValue;
-  const dim3 grid(blocks(rows, kGradientStretch), blocks(columns, kColumns));
-  const auto launch = [&](auto kernel, const auto* from) {
-    return gpu::launch(kernel, grid, dim3(kColumnThreads), 0, stream, from, act_scale, rows,
-                       columns, codes, padded_tokens(rows), scale);
-  };
-  return dy.bf16 ? launch(columns_kernel<__nv_bfloat16>, dy.as<__nv_bfloat16>())
-                 : launch(columns_kernel<float>, dy.as<float>());
+template <typename T>
+constexpr bool kIsBf16 = std::is_same_v<T, __nv_bfloat16>;
+
+// Those of one type; the others have a launch of their own.
+template <typename T>
+cudaError_t launch_rows(const GradientRows& op, cudaStream_t stream) {
+  const Gradients& g = op.gradients;
+  RowParts parts{};
+  unsigned count = 0;
+  int width = 0;
+  for (int i = 0; i < g.count; ++i) {
+    const int columns = g.gradient[i].columns, padded = padded_outputs(columns / 4);
+    if (g.gradient[i].dy.bf16 == kIsBf16<T>) {
+      parts.part[count++] = {g.gradient[i].dy.data, op.weight_scale[i], columns, i, width, padded};
+    }
+    width += padded;
+  }
+  if (count == 0) return cudaSuccess;
+  return gpu::launch(rows_kernel<T>, dim3(static_cast<unsigned>(g.rows), count), dim3(kRowThreads),
+                     0, stream, parts, op.codes, width, op.scale, g.count);
+}
+
+template <typename T>
+cudaError_t launch_columns(const GradientColumns& op, cudaStream_t stream) {
+  const Gradients& g = op.gradients;
+  ColumnParts parts{};
+  unsigned count = 0;
+  int first = 0, most = 0;
+  for (int i = 0; i < g.count; ++i) {
+    const int columns = g.gradient[i].columns;
+    if (g.gradient[i].dy.bf16 == kIsBf16<T>) {
+      parts.part[count++] = {g.gradient[i].dy.data, columns, first};
+      most = std::max(most, columns);
+    }
+    first += columns;
+  }
+  if (count == 0) return cudaSuccess;
+  const dim3 grid(blocks(g.rows, kGradientStretch), blocks(most, kColumns), count);
+  return gpu::launch(columns_kernel<T>, grid, dim3(kColumnThreads), 0, stream, parts, op.act_scale,
+                     g.rows, op.codes, padded_tokens(g.rows), op.scale);
+}
+
+}  // namespace
+
+cudaError_t quantize_gradient_rows(const GradientRows& op, cudaStream_t stream) {
+  if (!supported(op.gradients, 4)) return cudaErrorInvalidValue;
+  const cudaError_t error = launch_rows<__nv_bfloat16>(op, stream);
+  return error != cudaSuccess ? error : launch_rows<float>(op, stream);
+}
+
+cudaError_t quantize_gradient_columns(const GradientColumns& op, cudaStream_t stream) {
+  if (!supported(op.gradients, 1)) return cudaErrorInvalidValue;
+  const cudaError_t error = launch_columns<__nv_bfloat16>(op, stream);
+  return error != cudaSuccess ? error : launch_columns<float>(op, stream);
 }
 
 cudaError_t transpose_codes(const std::int8_t* codes, int rows, int depth, std::int8_t* transposed,

@@ -2,48 +2,82 @@
 // How the tiles are multiplied is in gemm_tiles.cuh; here, how their sums become reals.
 #include "cuda/int8_gemm.h"
 
-#include "cuda/gemm_tiles.cuh"
+#include "cuda/gemm_rows.cuh"
 #include "cuda/gpu.h"
 #include "cuda/reals.cuh"
 
 namespace bitnet::cuda {
 namespace {
 
-// Elements `column` (even) and the next of a row of `columns`.
-BITNET_DEVICE float2 load_pair(const float* from, int column, int columns) {
-  if (columns % 2 == 0) return gpu::load_vector<float2>(from + column);
-  return make_float2(from[column], column + 1 < columns ? from[column + 1] : 0.0f);
+using LargeTile = GemmTile<128, 128, 32, 64, 3, 2, 0>;
+using SmallTile = GemmTile<64, 64, 32, 32, 3, 4, 0>;
+// Groups have sums in int32 and, of those before, in fp32.
+using LargeGroupsTile = GemmTile<128, 64, 32, 32, 3, 1, 0>;
+using SmallGroupsTile = GemmTile<64, 64, 32, 32, 3, 2, 0>;
+
+BITNET_DEVICE float4 sum_of(const float4& a, const float4& b) {
+  return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
 }
-BITNET_DEVICE void store_pair(const Reals& y, std::size_t row_start, int column, int columns,
-                              float2 pair) {
-  store_pair(y, row_start + column, columns % 2 == 0, column + 1 < columns, pair);
+BITNET_DEVICE float4 scaled(float scale, const float4& x) {
+  return make_float4(scale * x.x, scale * x.y, scale * x.z, scale * x.w);
+}
+// (row_scale * scale) * sum.
+BITNET_DEVICE float4 scaled(float row_scale, const float4& scale, const float4& sum) {
+  return make_float4(row_scale * scale.x * sum.x, row_scale * scale.y * sum.y,
+                     row_scale * scale.z * sum.z, row_scale * scale.w * sum.w);
 }
 
-// y of the kinds without groups.
-BITNET_DEVICE float scaled(const Int8Gemm& p, float scale, int sum, float addend) {
-  const float value = static_cast<float>(sum);
-  if (p.addend == nullptr) return scale * value;
-  return p.fused ? fmaf(scale, value, addend) : addend + scale * value;
+// One block per tile of y; x: columns, y: rows.
+template <typename Tile>
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+    int8_gemm_kernel(Int8Gemm p, bool aligned) {
+  BITNET_DYNAMIC_SHARED(unsigned char, stages);  // [kStages, kLines, kStageDepth]
+  const int first_row = static_cast<int>(blockIdx.y) * Tile::kRows;
+  const int first_column = static_cast<int>(blockIdx.x) * Tile::kColumns;
+  TileProduct<Tile> product({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
+                            stages);
+  const ThreadRows<Tile> rows(first_row, p.rows);
+  const ThreadColumns<Tile> columns(first_column, p.columns, p.columns, aligned);
+  float row_scale[ThreadRows<Tile>::kCount];
+  rows.load(p.row_scale, 1, row_scale);
+  GemmSums<Tile, int> sums = {};
+  product.template multiply<int>(sums);
+  float4 scale[Tile::kQuads];
+  if (p.kind == Int8Scale::column) {
+    columns.load(p.scale, 0, scale);
+  } else {
+#pragma unroll
+    for (int q = 0; q < Tile::kQuads; ++q) {
+      scale[q] = make_float4(p.scale[0], p.scale[0], p.scale[0], p.scale[0]);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < ThreadRows<Tile>::kCount; ++i) {
+    if (!rows.inside(i)) continue;
+    float4 addend[Tile::kQuads];
+    columns.load(p.addend, rows.at(i), addend);
+#pragma unroll
+    for (int q = 0; q < Tile::kQuads; ++q) {
+      const float4 y = scaled(row_scale[i], scale[q], quad_of<Tile, int>(sums, i, q));
+      columns.store(p.y, rows.at(i), q, p.addend == nullptr ? y : sum_of(addend[q], y));
+    }
+  }
 }
 
-// The scales of one group that a thread needs: of its rows or of its columns.
-template <typename Tile, bool kOfRows>
+// The scales of a thread's columns for one group.
+template <typename Tile>
 struct GroupScales {
-  static constexpr int kFragments = kOfRows ? Tile::kRowFragments : Tile::kColumnFragments;
-  float of[kFragments][2];
+  float4 of[Tile::kQuads];
 
-  BITNET_DEVICE void load(const Int8Gemm& p, int first_row, int first_column, int group,
+  BITNET_DEVICE void load(const Int8Gemm& p, const ThreadColumns<Tile>& columns, int group,
                           int groups) {
-    const WarpPlace<Tile> warp;
 #pragma unroll
-    for (int i = 0; i < kFragments; ++i) {
-#pragma unroll
-      for (int e = 0; e < 2; ++e) {
-        const int index = kOfRows ? first_row + warp.row + i * 16 + e * 8 + warp.lane / 4
-                                  : first_column + warp.column + i * 8 + warp.lane % 4 * 2 + e;
-        const bool inside = index < (kOfRows ? p.rows : p.columns);
-        of[i][e] = inside ? p.scale[static_cast<std::size_t>(index) * groups + group] : 0.0f;
-      }
+    for (int q = 0; q < Tile::kQuads; ++q) {
+      const QuadPlace place = columns.at(q);
+      const float* const from = p.scale + static_cast<std::size_t>(place.column) * groups + group;
+      of[q] = make_float4(place.left > 0 ? from[0] : 0.0f, place.left > 1 ? from[groups] : 0.0f,
+                          place.left > 2 ? from[2 * groups] : 0.0f,
+                          place.left > 3 ? from[3 * groups] : 0.0f);
     }
   }
   // Adds the group's sums to f, and clears them.
@@ -54,7 +88,9 @@ struct GroupScales {
       for (int j = 0; j < Tile::kColumnFragments; ++j) {
 #pragma unroll
         for (int e = 0; e < 4; ++e) {
-          const float scale = kOfRows ? of[i][e / 2] : of[j][e % 2];
+          const float4& four = of[j / 2];
+          const float scale =
+              j % 2 == 0 ? (e % 2 == 0 ? four.x : four.y) : (e % 2 == 0 ? four.z : four.w);
           f[i][j][e] = fmaf(scale, static_cast<float>(sums[i][j][e]), f[i][j][e]);
           sums[i][j][e] = 0;
         }
@@ -63,83 +99,49 @@ struct GroupScales {
   }
 };
 
-// One block per tile of y; x: columns, y: rows.
+// The same with groups of K that have scales of their own.
 template <typename Tile>
-__global__ void __launch_bounds__(Tile::kThreads) int8_gemm_kernel(Int8Gemm p) {
+__global__ void __launch_bounds__(Tile::kThreads, Tile::kResidentBlocks)
+    grouped_gemm_kernel(Int8Gemm p, bool aligned) {
   BITNET_DYNAMIC_SHARED(unsigned char, stages);  // [kStages, kLines, kStageDepth]
   const int first_row = static_cast<int>(blockIdx.y) * Tile::kRows;
   const int first_column = static_cast<int>(blockIdx.x) * Tile::kColumns;
-  GemmSums<Tile, int> sums = {};
-  multiply_tile<Tile, int>({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
-                           stages, sums);
-  for_each_pair<Tile, int>(
-      sums, first_row, first_column, p.rows, p.columns,
-      [&](int row, int column, int sum, int next) {
-        const std::size_t at = static_cast<std::size_t>(row) * p.columns;
-        float2 addend = make_float2(0.0f, 0.0f);
-        if (p.addend != nullptr) addend = load_pair(p.addend + at, column, p.columns);
-        const float2 scale = p.kind == Int8Scale::column ? load_pair(p.scale, column, p.columns)
-                                                         : make_float2(p.scale[0], p.scale[0]);
-        const float row_scale = p.row_scale[row];
-        store_pair(p.y, at, column, p.columns,
-                   make_float2(scaled(p, row_scale * scale.x, sum, addend.x),
-                               scaled(p, row_scale * scale.y, next, addend.y)));
-      });
-}
-
-// The same with groups, of rows or of columns.
-template <typename Tile, bool kOfRows>
-__global__ void __launch_bounds__(Tile::kThreads) grouped_gemm_kernel(Int8Gemm p) {
-  BITNET_DYNAMIC_SHARED(unsigned char, stages);  // [kStages, kLines, kStageDepth]
-  const int first_row = static_cast<int>(blockIdx.y) * Tile::kRows;
-  const int first_column = static_cast<int>(blockIdx.x) * Tile::kColumns;
-  const int group_steps = p.group_size / kStageDepth;
+  const int group_parts = p.group_size / kPartDepth;
   const int groups = (p.depth + p.group_size - 1) / p.group_size;
+  TileProduct<Tile> product({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
+                            stages);
+  const ThreadRows<Tile> rows(first_row, p.rows);
+  const ThreadColumns<Tile> columns(first_column, p.columns, p.columns, aligned);
+  float row_scale[ThreadRows<Tile>::kCount];
+  rows.load(p.row_scale, 1, row_scale);
   GemmSums<Tile, float> f = {};
-  if (kOfRows && p.addend != nullptr) {
-    for_each_pair<Tile, float>(f, first_row, first_column, p.rows, p.columns,
-                               [&](int row, int column, float& value, float& next) {
-                                 const float2 pair =
-                                     load_pair(p.addend + static_cast<std::size_t>(row) * p.columns,
-                                               column, p.columns);
-                                 value = pair.x;
-                                 next = pair.y;
-                               });
-  }
   GemmSums<Tile, int> sums = {};
-  GroupScales<Tile, kOfRows> scales;  // of the group that is being summed
-  scales.load(p, first_row, first_column, 0, groups);
-  multiply_tile<Tile, int>({p.a, p.rows}, {p.b, p.columns}, p.depth, first_row, first_column,
-                           stages, sums, [&](int step) {
-                             if (step == 0 || step % group_steps != 0) return;
-                             scales.fold(sums, f);
-                             scales.load(p, first_row, first_column, step / group_steps, groups);
-                           });
+  GroupScales<Tile> scales;  // of the group that is being summed
+  scales.load(p, columns, 0, groups);
+  int group = 0;
+  product.template multiply<int>(sums, [&](int part) {
+    if (part != (group + 1) * group_parts || group + 1 >= groups) return;
+    scales.fold(sums, f);
+    scales.load(p, columns, ++group, groups);
+  });
   scales.fold(sums, f);
-  for_each_pair<Tile, float>(
-      f, first_row, first_column, p.rows, p.columns,
-      [&](int row, int column, float value, float next) {
-        const std::size_t at = static_cast<std::size_t>(row) * p.columns;
-        float2 pair = make_float2(value, next);
-        if constexpr (!kOfRows) {
-          pair = make_float2(value * p.row_scale[row], next * p.row_scale[row]);
-          if (p.addend != nullptr) {
-            const float2 addend = load_pair(p.addend + at, column, p.columns);
-            pair = make_float2(addend.x + pair.x, addend.y + pair.y);
-          }
-        }
-        store_pair(p.y, at, column, p.columns, pair);
-      });
+#pragma unroll
+  for (int i = 0; i < ThreadRows<Tile>::kCount; ++i) {
+    if (!rows.inside(i)) continue;
+    float4 addend[Tile::kQuads];
+    columns.load(p.addend, rows.at(i), addend);
+#pragma unroll
+    for (int q = 0; q < Tile::kQuads; ++q) {
+      const float4 y = scaled(row_scale[i], quad_of<Tile, float>(f, i, q));
+      columns.store(p.y, rows.at(i), q, p.addend == nullptr ? y : sum_of(addend[q], y));
+    }
+  }
 }
 
-template <typename Tile>
-cudaError_t launch_tile(const Int8Gemm& p, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((p.columns + Tile::kColumns - 1) / Tile::kColumns),
-                  static_cast<unsigned>((p.rows + Tile::kRows - 1) / Tile::kRows));
-  const auto kernel = p.kind == Int8Scale::column_groups ? grouped_gemm_kernel<Tile, false>
-                      : p.kind == Int8Scale::row_groups  ? grouped_gemm_kernel<Tile, true>
-                                                         : int8_gemm_kernel<Tile>;
-  return gpu::launch(kernel, grid, dim3(Tile::kThreads), Tile::kSharedBytes, stream, p);
+template <typename Tile, typename Kernel>
+cudaError_t launch(Kernel kernel, const Int8Gemm& p, cudaStream_t stream) {
+  return launch_tiles<Tile>(kernel, tiles_of(p.columns, Tile::kColumns), p.rows, stream, p,
+                            quad_rows(p.y, p.columns));
 }
 
 constexpr int kWriteThreads = 128;
@@ -153,31 +155,31 @@ __global__ void __launch_bounds__(kWriteThreads)
   if (column >= p.columns) return;
   const std::size_t at = static_cast<std::size_t>(row) * p.columns + column;
   const int4 sum = gpu::load_vector<int4>(sums + at);
-  const float row_scale = p.row_scale[row];
-  float4 scale, addend = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-  if (p.kind == Int8Scale::column) {
-    scale = gpu::load_vector<float4>(p.scale + column);
-  } else {
-    scale = make_float4(p.scale[0], p.scale[0], p.scale[0], p.scale[0]);
-  }
-  if (p.addend != nullptr) addend = gpu::load_vector<float4>(p.addend + at);
-  store_four(p.y, at,
-             make_float4(scaled(p, row_scale * scale.x, sum.x, addend.x),
-                         scaled(p, row_scale * scale.y, sum.y, addend.y),
-                         scaled(p, row_scale * scale.z, sum.z, addend.z),
-                         scaled(p, row_scale * scale.w, sum.w, addend.w)));
+  const float4 scale = p.kind == Int8Scale::column
+                           ? gpu::load_vector<float4>(p.scale + column)
+                           : make_float4(p.scale[0], p.scale[0], p.scale[0], p.scale[0]);
+  float4 y = scaled(p.row_scale[row], scale,
+                    make_float4(static_cast<float>(sum.x), static_cast<float>(sum.y),
+                                static_cast<float>(sum.z), static_cast<float>(sum.w)));
+  if (p.addend != nullptr) y = sum_of(gpu::load_vector<float4>(p.addend + at), y);
+  store_four(p.y, at, y);
 }
 
 }  // namespace
 
 cudaError_t int8_gemm(const Int8Gemm& p, Int8GemmTile tile, cudaStream_t stream) {
+  const bool groups = has_groups(p.kind), large = tile == Int8GemmTile::large;
   if (p.rows < 1 || p.columns < 1 || p.depth < kChunkBytes || p.depth % kChunkBytes != 0 ||
       p.depth >= 1 << 24 ||
-      (has_groups(p.kind) && (p.group_size < kStageDepth || p.group_size % kStageDepth != 0))) {
+      (groups && (p.group_size < kPartDepth || p.group_size % kPartDepth != 0))) {
     return cudaErrorInvalidValue;
   }
-  return tile == Int8GemmTile::large ? launch_tile<LargeGemmTile>(p, stream)
-                                     : launch_tile<SmallGemmTile>(p, stream);
+  if (groups) {
+    return large ? launch<LargeGroupsTile>(grouped_gemm_kernel<LargeGroupsTile>, p, stream)
+                 : launch<SmallGroupsTile>(grouped_gemm_kernel<SmallGroupsTile>, p, stream);
+  }
+  return large ? launch<LargeTile>(int8_gemm_kernel<LargeTile>, p, stream)
+               : launch<SmallTile>(int8_gemm_kernel<SmallTile>, p, stream);
 }
 
 cudaError_t write_sums(const Int8Gemm& p, const std::int32_t* sums, cudaStream_t stream) {

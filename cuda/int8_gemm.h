@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The product of int8 matrices on tensor cores, brought back to reals as it is written. sum[m, n] =
 // sum over k of a[m, k] * b[n, k] is exact in int32 (|sum| <= 128² K, K <= 2^16, or 128 K with a
-// ternary operand, K < 2^24); with groups of K so is the sum of each group.
+// ternary operand, K < 2^24); with groups of K so is the sum of each group. For packed weights see
+// packed_gemm.h, for gradients gradient_gemm.h.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -22,8 +23,6 @@ enum class Int8Scale : std::uint8_t {
   column,         // y = addend + (r[m] * s[n]) * sum                          s [columns]
   column_groups,  // y = addend + f * r[m],  f = fma(s[n, g], sum g, f)  from 0
                   //                                                  s [columns, K / group_size]
-  row_groups,     // y = f,  f = fma(s[m, g], sum g, f)  from addend
-                  //                                            s [rows, ceil(K / group_size)]
 };
 
 struct Int8Gemm {
@@ -32,15 +31,12 @@ struct Int8Gemm {
   Int8Scale kind;
   const float* scale;
   int group_size;          // with groups: a multiple of 64
-  const float* row_scale;  // [rows]; unused by row_groups
+  const float* row_scale;  // [rows]
   const float* addend;     // [rows, columns], may be an f32 y; or null for none
-  bool fused;              // tensor, column: the addend enters by an fma, not by a sum
-  Reals y;                 // [rows, columns]
+  Reals y;                 // [rows, columns]; both aligned to four elements
 };
 
-constexpr bool has_groups(Int8Scale kind) {
-  return kind == Int8Scale::column_groups || kind == Int8Scale::row_groups;
-}
+constexpr bool has_groups(Int8Scale kind) { return kind == Int8Scale::column_groups; }
 
 // cudaErrorInvalidValue for a shape that is not supported.
 cudaError_t int8_gemm(const Int8Gemm& product, Int8GemmTile tile, cudaStream_t stream);

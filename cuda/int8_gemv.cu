@@ -17,6 +17,7 @@ __global__ void __launch_bounds__(kThreads) int8_gemv_kernel(Int8Gemv p) {
   const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
   const int column =
       static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / gpu::kWarpSize;
+  gpu::wait_for_predecessors();
   if (column >= p.columns) return;  // the whole warp; the block has no barrier
   const int first = static_cast<int>(blockIdx.y) * kTokens;
   const int count = min(kTokens, p.tokens - first);
@@ -59,7 +60,7 @@ template <int kTokens>
 cudaError_t launch_tokens(const Int8Gemv& p, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>((p.columns + kWarps - 1) / kWarps),
                   static_cast<unsigned>((p.tokens + kTokens - 1) / kTokens));
-  return gpu::launch(
+  return gpu::launch_overlapping(
       p.depth % kVector == 0 ? int8_gemv_kernel<kTokens, true> : int8_gemv_kernel<kTokens, false>,
       grid, dim3(kThreads), 0, stream, p);
 }

@@ -101,14 +101,39 @@ void CudaBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTen
     if (dx && !accumulate_dx) zero(dx);
     return;
   }
+  bool wants_dx = static_cast<bool>(dx), wants_dw = static_cast<bool>(dw);
+  // cuBLASLt reads operands in either order, if their lines begin at 16 bytes.
+  if (inputs == bf16_padded(inputs) && outputs == bf16_padded(outputs) &&
+      products_->unusable().empty()) {
+    Workspace::Frame frame(workspace_);
+    const auto operand = [&](ConstTensorView matrix, const ConstReals& from) -> Operand {
+      if (is_operand(matrix)) return rows_of(matrix);
+      const Lines lines(frame, matrix.dim(0), matrix.dim(1));
+      RealsToBf16 convert{from, as_int(matrix.dim(0)), as_int(matrix.dim(1))};
+      convert.plain = lines;
+      check(to_bf16(convert, stream_), "linear_backward");
+      return lines;
+    };
+    constexpr auto kAlongK = OperandOrder::along_k, kAlongRows = OperandOrder::along_rows;
+    const Operand of_dy = operand(dy, from_dy);
+    if (wants_dx) {
+      wants_dx = !products_->bf16({rows, inputs, outputs, kAlongK, kAlongRows}, of_dy.data,
+                                  operand(w, from_w).data, to_dx, accumulate_dx);
+    }
+    if (wants_dw) {
+      wants_dw = !products_->bf16({outputs, inputs, rows, kAlongRows, kAlongRows}, of_dy.data,
+                                  operand(x, from_x).data, to_dw, true);
+    }
+    if (!wants_dx && !wants_dw) return;
+  }
   Workspace::Frame frame(workspace_);
-  const bool dy_as_is = is_operand(dy), convert_rows = dx && !dy_as_is;
+  const bool dy_as_is = is_operand(dy), convert_rows = wants_dx && !dy_as_is;
   const Lines dy_rows(frame, convert_rows ? rows : 0, outputs),
-      dy_columns(frame, dw ? outputs : 0, rows);
+      dy_columns(frame, wants_dw ? outputs : 0, rows);
   RealsToBf16 convert_dy{from_dy, as_int(rows), as_int(outputs)};
   if (convert_rows) convert_dy.plain = dy_rows;
-  if (dw) convert_dy.transposed = dy_columns;
-  if (convert_rows || dw) check(to_bf16(convert_dy, stream_), "linear_backward");
+  if (wants_dw) convert_dy.transposed = dy_columns;
+  if (convert_rows || wants_dw) check(to_bf16(convert_dy, stream_), "linear_backward");
   // y = [y +] a · matrix, which is [matrix_rows, K].
   const auto multiply_transposed = [&](const Operand& a, const ConstReals& matrix,
                                        std::int64_t matrix_rows, const Reals& y, bool accumulate) {
@@ -119,11 +144,11 @@ void CudaBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTen
     check(to_bf16(convert, stream_), "linear_backward");
     multiply_gradients(*products_, product_of(a, b, y, accumulate), stream_, "linear_backward");
   };
-  if (dx) {
+  if (wants_dx) {
     multiply_transposed(dy_as_is ? rows_of(dy) : Operand(dy_rows), from_w, outputs, to_dx,
                         accumulate_dx);
   }
-  if (dw) multiply_transposed(dy_columns, from_x, rows, to_dw, true);
+  if (wants_dw) multiply_transposed(dy_columns, from_x, rows, to_dw, true);
 }
 
 // A single weight_scale and act_scale[t] go to dy, where they are rounded together with it: trits

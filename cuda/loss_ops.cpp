@@ -5,6 +5,7 @@
 #include "cuda/adamw.h"
 #include "cuda/cross_entropy.h"
 #include "cuda/cuda_backend_impl.h"
+#include "cuda/tensor_batch.h"
 
 namespace bitnet::cuda {
 
@@ -23,17 +24,21 @@ void CudaBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets,
   if (op.rows > 0) check(cuda::cross_entropy(op, stream_), "cross_entropy");
 }
 
-void CudaBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
-                        TensorView m, TensorView v) {
-  const std::int64_t n = parameter.elements();
-  check_adamw(step, gradient, parameter, m, v);
-  const AdamW op{.factors = adamw_factors(step),
-                 .gradient = gradient.as<float>().data(),
-                 .parameter = parameter.as<float>().data(),
-                 .m = m.as<float>().data(),
-                 .v = v.as<float>().data(),
-                 .count = n};
-  if (n > 0) check(cuda::adamw(op, stream_), "adamw");
+void CudaBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
+  check_adamw(step, parameters);
+  const AdamWFactors factors = adamw_factors(step);
+  for_each_batch(parameters, [&](std::span<const AdamWParameter> batch) {
+    TensorBatch<AdamW> ops;
+    for (const AdamWParameter& p : batch) {
+      ops.push_back({.gradient = p.gradient.as<float>().data(),
+                     .parameter = p.parameter.as<float>().data(),
+                     .m = p.m.as<float>().data(),
+                     .v = p.v.as<float>().data(),
+                     .count = p.parameter.elements(),
+                     .decays = p.decays});
+    }
+    check(cuda::adamw(factors, ops.all(), stream_), "adamw");
+  });
 }
 
 }  // namespace bitnet::cuda

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 // cuBLASLt is column-major: what it calls D [n, m] = op(A) op(B) with A = b [k, n] transposed and
-// B = a [k, m] as it is, is our y [m, n] row by row. This "TN" is its only layout for int8.
+// B = a [k, m] as it is, is our y [m, n] row by row. This "TN" is its only layout for int8. An operand
+// that is contiguous along its rows is A = b [n, k] as it is, or B = a [m, k] transposed.
 #include "cuda/matrix_products.h"
 
 #include <map>
@@ -61,16 +62,21 @@ Plan::Plan(const CublasLtApi& lt, cublasLtHandle_t handle, const Types& types,
     return make(lt.MatrixLayoutCreate, lt.MatrixLayoutDestroy, type, rows, columns,
                 static_cast<std::int64_t>(rows));
   };
-  a = layout(types.input, k, n);
-  b = layout(types.input, k, m);
+  const bool b_along_k = shape.b == OperandOrder::along_k,
+             a_along_k = shape.a == OperandOrder::along_k;
+  a = b_along_k ? layout(types.input, k, n) : layout(types.input, n, k);
+  b = a_along_k ? layout(types.input, k, m) : layout(types.input, m, k);
   d = layout(types.output, n, m);
   const auto preference = make(lt.MatmulPreferenceCreate, lt.MatmulPreferenceDestroy);
   if (!description || !a || !b || !d || !preference) return;
 
-  const cublasOperation_t transposed = CUBLAS_OP_T;
+  const cublasOperation_t transpose_a = b_along_k ? CUBLAS_OP_T : CUBLAS_OP_N,
+                          transpose_b = a_along_k ? CUBLAS_OP_N : CUBLAS_OP_T;
   const std::uint64_t workspace = kWorkspaceBytes;
-  bool set = lt.MatmulDescSetAttribute(description.get(), CUBLASLT_MATMUL_DESC_TRANSA, &transposed,
-                                       sizeof transposed) == CUBLAS_STATUS_SUCCESS;
+  bool set = lt.MatmulDescSetAttribute(description.get(), CUBLASLT_MATMUL_DESC_TRANSA, &transpose_a,
+                                       sizeof transpose_a) == CUBLAS_STATUS_SUCCESS &&
+             lt.MatmulDescSetAttribute(description.get(), CUBLASLT_MATMUL_DESC_TRANSB, &transpose_b,
+                                       sizeof transpose_b) == CUBLAS_STATUS_SUCCESS;
   const auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
     set = set && lt.MatmulPreferenceSetAttribute(preference.get(), attribute, &value,
                                                  sizeof value) == CUBLAS_STATUS_SUCCESS;
@@ -97,6 +103,15 @@ Plan::Plan(const CublasLtApi& lt, cublasLtHandle_t handle, const Types& types,
 
 bool aligned(const void* address) {
   return reinterpret_cast<std::uintptr_t>(address) % kAlignment == 0;
+}
+
+// Whether the lines of bf16 operands begin at 16 bytes, as the algorithms are told that they do.
+bool has_aligned_lines(const MatrixShape& s) {
+  constexpr std::int64_t kElements = kAlignment / sizeof(__nv_bfloat16);
+  const auto aligned = [&](OperandOrder order, std::int64_t rows) {
+    return order == OperandOrder::along_k || rows % kElements == 0;
+  };
+  return aligned(s.a, s.m) && aligned(s.b, s.n);
 }
 
 }  // namespace
@@ -168,8 +183,8 @@ bool MatrixProducts::int8(const MatrixShape& shape, const std::int8_t* a, const 
 
 bool MatrixProducts::bf16(const MatrixShape& shape, const __nv_bfloat16* a, const __nv_bfloat16* b,
                           const Reals& y, bool accumulate) {
-  return state_->multiply<float>(y.bf16 ? kBf16ToBf16 : kBf16ToF32, shape, a, b, y.data,
-                                 accumulate);
+  return has_aligned_lines(shape) && state_->multiply<float>(y.bf16 ? kBf16ToBf16 : kBf16ToF32,
+                                                             shape, a, b, y.data, accumulate);
 }
 
 }  // namespace bitnet::cuda

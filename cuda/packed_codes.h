@@ -7,6 +7,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
 
 namespace bitnet::cuda {
 
@@ -19,12 +20,11 @@ struct PackWeights {
   const float* w;         // [elements], aligned to 16 bytes
   std::int64_t elements;  // below 2^32; a quarter of them is a multiple of 4
   std::int64_t
-      group_size;  // of consecutive elements that share a constant: all, or a multiple of 4
-                   // that divides a quarter
-  const float*
-      constants;         // [elements / group_size]: scales for ternary codes, means for binary ones
-  std::uint8_t* packed;  // [elements / 4], aligned to 4 bytes
-  int* flips;            // [1], = how many codes differ from those that were in `packed`; or null
+      group_size;          // of consecutive elements that share a constant: all, or a multiple of 4
+                           // that divides a quarter
+  const float* constants;  // [elements / group_size]: scales for ternary codes, means for binary
+  std::uint8_t* packed;    // [elements / 4], aligned to 4 bytes
+  int* flips;              // [1], = how many codes differ from those that were in `packed`; or null
 };
 
 struct UnpackWeights {
@@ -40,7 +40,8 @@ struct PackedCounts {
 };
 
 // cudaErrorInvalidValue for sizes that do not fit.
-cudaError_t pack_weights(WeightCode code, const PackWeights& op, cudaStream_t stream);
+cudaError_t pack_weights(WeightCode code, std::span<const PackWeights> matrices,
+                         cudaStream_t stream);
 cudaError_t unpack_weights(const UnpackWeights& op, cudaStream_t stream);
 // Any number of bytes, any alignment.
 cudaError_t count_packed(const std::uint8_t* packed, std::int64_t bytes, PackedCounts* counts,

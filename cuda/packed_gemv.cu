@@ -1,78 +1,91 @@
 // SPDX-License-Identifier: MIT
-// One warp per packed row, that is for four outputs: byte k of packed row r holds trit + 1 of rows
-// r, r + N/4, r + 2N/4, r + 3N/4 in its bits 0-1, 2-3, 4-5, 6-7. Masked words go into dp4a as they
-// are, and the sum of the codes takes the + 1 off again.
+// One to eight warps share a packed row's columns, so that a small matrix also fills the device;
+// weights are on their way to the second-level cache before the codes are there.
 #include "cuda/packed_gemv.h"
 
 #include "cuda/gpu.h"
-#include "cuda/reals.cuh"
+#include "cuda/packed_rows.cuh"
 
 namespace bitnet::cuda {
 namespace {
 
-constexpr int kWarps = 4;
+constexpr int kWarps = 8;
 constexpr int kThreads = kWarps * gpu::kWarpSize;
-constexpr int kVector = 16;  // bytes of K that a lane reads at once
-constexpr int kStep = gpu::kWarpSize * kVector;
-constexpr int kQuarters = 4;
 constexpr int kPiece = 64;  // columns of which groups are made: those of 4 lanes
 constexpr int kPieceLanes = kPiece / kVector;
 constexpr int kPieces = kStep / kPiece;  // of a step
+constexpr int kManyWarps = 2048;         // of a launch: no more for the sake of sharing rows
 
-// Adds the products of 16 columns from k, of every token and quarter.
+// Adds the products of 16 columns from k, of every token.
 template <int kTokens>
-BITNET_DEVICE void add_vector(const PackedGemv& p, const std::uint8_t* weights, int k,
-                              int (&sums)[kTokens][kQuarters]) {
-  const uint4 w = gpu::load_vector<uint4>(weights + k);
-  const unsigned words[4] = {w.x, w.y, w.z, w.w};
+BITNET_DEVICE void add_vector(const PackedGemv& p, const uint4& weights, int k,
+                              PackedSums (&sums)[kTokens]) {
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
     const int token = min(t, p.tokens - 1);  // a token too many is not stored
-    const int4 x = gpu::load_vector<int4>(p.codes + static_cast<std::size_t>(token) * p.depth + k);
-    const int codes[4] = {x.x, x.y, x.z, x.w};
-    int excess = 0;  // the sum of the codes
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      excess = __dp4a(0x01010101, codes[i], excess);
-#pragma unroll
-      for (int q = 0; q < kQuarters; ++q) {
-        const int trits = static_cast<int>(words[i] >> (2 * q) & 0x03030303U);
-        sums[t][q] = __dp4a(trits, codes[i], sums[t][q]);
-      }
-    }
-#pragma unroll
-    for (int q = 0; q < kQuarters; ++q) sums[t][q] -= excess;
+    sums[t].add(weights,
+                gpu::load_vector<int4>(p.codes + static_cast<std::size_t>(token) * p.depth + k));
   }
 }
 
-BITNET_DEVICE void store(const PackedMatrix& m, int token, int column, float value) {
-  const std::size_t at = static_cast<std::size_t>(token) * m.columns + column;
-  store_real(m.y, at, m.residual == nullptr ? value : m.residual[at] + value);
-}
-
-// x: packed rows, y: products.
+// x: packed rows, kWarps / parts a block; y: products.
 template <int kTokens>
-__global__ void __launch_bounds__(kThreads) packed_gemv_kernel(PackedGemv p) {
+__global__ void __launch_bounds__(kThreads) packed_gemv_kernel(PackedGemv p, int parts) {
+  constexpr int kOutputs = kTokens * kQuarters;  // of a packed row
+  constexpr int kAhead = 4;                      // vectors that a lane reads at once
+  static_assert(kWarps * kOutputs <= kThreads);
+  BITNET_SHARED_ARRAY(int, part_sums, kWarps* kOutputs);
   const PackedMatrix& m = p.matrix[blockIdx.y];
-  const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
-  const int quarter = m.columns / kQuarters;
-  const int row =
-      static_cast<int>(blockIdx.x) * kWarps + static_cast<int>(threadIdx.x) / gpu::kWarpSize;
-  if (row >= quarter) return;  // the whole warp; the block has no barrier
+  const int thread = static_cast<int>(threadIdx.x);
+  const int lane = thread % gpu::kWarpSize, warp = thread / gpu::kWarpSize;
+  const int quarter = m.columns / kQuarters, rows = kWarps / parts, step = parts * kStep;
+  const int first_row = static_cast<int>(blockIdx.x) * rows;
+  prefetch_rows(m, p.depth, first_row, rows);
+  gpu::wait_for_predecessors();
+  if (first_row >= quarter) return;  // the whole block
+
+  // What the thread's output needs beside its sum, read now for the sake of its latency.
+  const int out_row = first_row + thread / kOutputs, out_token = thread % kOutputs / kQuarters;
+  const bool has_output = thread < rows * kOutputs && out_row < quarter && out_token < p.tokens;
+  const std::size_t out_at =
+      static_cast<std::size_t>(out_token) * m.columns + thread % kQuarters * quarter + out_row;
+  float act_scale = 0.0f, weight_scale = 0.0f, residual = 0.0f;
+  if (has_output) {
+    act_scale = p.act_scale[out_token], weight_scale = *m.weight_scale;
+    residual = residual_of(m, out_at);
+  }
+
+  const int row = min(first_row + warp / parts, quarter - 1);  // a row too many is not stored
   const std::uint8_t* weights = m.packed + static_cast<std::size_t>(row) * p.depth;
-  int sums[kTokens][kQuarters] = {};
-  for (int k = lane * kVector; k < p.depth; k += kStep) add_vector(p, weights, k, sums);
-  const float weight_scale = *m.weight_scale;
+  PackedSums sums[kTokens];
+  for (int first = (warp % parts * gpu::kWarpSize + lane) * kVector; first < p.depth;
+       first += kAhead * step) {
+    uint4 w[kAhead] = {};
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int k = first + i * step;
+      if (k < p.depth) w[i] = gpu::load_vector<uint4>(weights + k);
+    }
+#pragma unroll
+    for (int i = 0; i < kAhead; ++i) {
+      const int k = first + i * step;
+      if (k < p.depth) add_vector(p, w[i], k, sums);
+    }
+  }
 #pragma unroll
   for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
     for (int q = 0; q < kQuarters; ++q) {
-      const int sum = __reduce_add_sync(gpu::kWholeWarp, sums[t][q]);
-      if (lane == q && t < p.tokens) {
-        store(m, t, q * quarter + row, p.act_scale[t] * weight_scale * static_cast<float>(sum));
-      }
+      const int sum = __reduce_add_sync(gpu::kWholeWarp, sums[t].of(q));
+      if (lane == t * kQuarters + q) part_sums[warp * kOutputs + lane] = sum;
     }
   }
+  __syncthreads();
+  if (!has_output) return;
+  const int* const of_parts = part_sums + thread / kOutputs * parts * kOutputs + thread % kOutputs;
+  int sum = 0;
+  for (int part = 0; part < parts; ++part) sum += of_parts[part * kOutputs];
+  store_output(m, out_at, residual, act_scale * weight_scale * static_cast<float>(sum));
 }
 
 // The same with groups. Each step leaves the sums of its pieces in shared memory, where one lane
@@ -87,6 +100,8 @@ __global__ void __launch_bounds__(kThreads) grouped_gemv_kernel(PackedGemv p) {
   const int lane = static_cast<int>(threadIdx.x) % gpu::kWarpSize;
   const int quarter = m.columns / kQuarters;
   const int row = static_cast<int>(blockIdx.x) * kWarps + warp;
+  prefetch_rows(m, p.depth, static_cast<int>(blockIdx.x) * kWarps, kWarps);
+  gpu::wait_for_predecessors();
   if (row >= quarter) return;  // the whole warp; the block has no barrier
   const std::uint8_t* weights = m.packed + static_cast<std::size_t>(row) * p.depth;
   int* const pieces = piece_sums + warp * kPieces * kOutputs;
@@ -98,14 +113,14 @@ __global__ void __launch_bounds__(kThreads) grouped_gemv_kernel(PackedGemv p) {
   float f = 0.0f;
   int group_sum = 0, group = 0, in_group = 0;
   for (int from = 0; from < p.depth; from += kStep) {
-    int sums[kTokens][kQuarters] = {};
+    PackedSums sums[kTokens];
     const int k = from + lane * kVector;
-    if (k < p.depth) add_vector(p, weights, k, sums);
+    if (k < p.depth) add_vector(p, gpu::load_vector<uint4>(weights + k), k, sums);
 #pragma unroll
     for (int t = 0; t < kTokens; ++t) {
 #pragma unroll
       for (int q = 0; q < kQuarters; ++q) {
-        int sum = sums[t][q];
+        int sum = sums[t].of(q);
 #pragma unroll
         for (int distance = 1; distance < kPieceLanes; distance *= 2) {
           sum += __shfl_xor_sync(gpu::kWholeWarp, sum, distance);
@@ -126,17 +141,36 @@ __global__ void __launch_bounds__(kThreads) grouped_gemv_kernel(PackedGemv p) {
     }
     __syncwarp();  // the next step writes the pieces again, and its shuffles do not order memory
   }
-  if (has_output) store(m, token, column, f * p.act_scale[token]);
+  if (!has_output) return;
+  const std::size_t at = static_cast<std::size_t>(token) * m.columns + column;
+  store_output(m, at, residual_of(m, at), f * p.act_scale[token]);
+}
+
+// Warps that share a packed row: more, as long as the launch has few and each would still have a
+// whole step.
+int parts_of_row(const PackedGemv& p) {
+  std::int64_t warps = 0;
+  for (int i = 0; i < p.products; ++i) warps += p.matrix[i].columns / kQuarters;
+  int parts = 1;
+  for (; parts < kWarps && 2 * warps <= kManyWarps && p.depth > parts * kStep; warps *= 2) {
+    parts *= 2;
+  }
+  return parts;
 }
 
 template <int kTokens>
 cudaError_t launch_tokens(const PackedGemv& p, bool grouped, cudaStream_t stream) {
+  const int parts = grouped ? 1 : parts_of_row(p), rows = kWarps / parts;
   int most = 0;
   for (int i = 0; i < p.products; ++i) most = max(most, p.matrix[i].columns / kQuarters);
-  const dim3 grid(static_cast<unsigned>((most + kWarps - 1) / kWarps),
+  const dim3 grid(static_cast<unsigned>((most + rows - 1) / rows),
                   static_cast<unsigned>(p.products));
-  return gpu::launch(grouped ? grouped_gemv_kernel<kTokens> : packed_gemv_kernel<kTokens>, grid,
-                     dim3(kThreads), 0, stream, p);
+  if (grouped) {
+    return gpu::launch_overlapping(grouped_gemv_kernel<kTokens>, grid, dim3(kThreads), 0, stream,
+                                   p);
+  }
+  return gpu::launch_overlapping(packed_gemv_kernel<kTokens>, grid, dim3(kThreads), 0, stream, p,
+                                 parts);
 }
 
 // The products with groups, or those without, as one launch.

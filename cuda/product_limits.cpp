@@ -85,7 +85,6 @@ LimitMeasurement measure_int8_products(cudaStream_t stream, int repeats, MatrixP
                                                          .group_size = 0,
                                                          .row_scale = scale,
                                                          .addend = nullptr,
-                                                         .fused = false,
                                                          .y = s.y.as<float>()};
                                   check(int8_gemm(product, Int8GemmTile::large, stream),
                                         kMeasuring);

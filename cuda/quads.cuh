@@ -98,4 +98,18 @@ BITNET_DEVICE void store_quad(T* to, std::int64_t left, bool aligned, float4 x) 
   if (left > 3) detail::narrow(x.w, to[3]);
 }
 
+// The same of Reals or ConstReals, from element `at` on.
+template <typename Void>
+BITNET_DEVICE float4 load_quad(const BasicReals<Void>& x, std::size_t at, int left, bool aligned) {
+  return x.bf16 ? load_quad(static_cast<const __nv_bfloat16*>(x.data) + at, left, aligned)
+                : load_quad(static_cast<const float*>(x.data) + at, left, aligned);
+}
+BITNET_DEVICE void store_quad(const Reals& x, std::size_t at, int left, bool aligned, float4 y) {
+  if (x.bf16) {
+    store_quad(static_cast<__nv_bfloat16*>(x.data) + at, left, aligned, y);
+  } else {
+    store_quad(static_cast<float*>(x.data) + at, left, aligned, y);
+  }
+}
+
 }  // namespace bitnet::cuda

@@ -19,26 +19,6 @@ BITNET_DEVICE void store_real(const Reals& x, std::size_t at, float value) {
   }
 }
 
-// Element `at` and, where there is one, the next: in one access if they are `paired`, which means
-// that both are there and aligned as one.
-BITNET_DEVICE float2 load_pair(const Reals& x, std::size_t at, bool paired, bool has_next) {
-  if (!paired) return make_float2(load_real(x, at), has_next ? load_real(x, at + 1) : 0.0f);
-  if (!x.bf16) return gpu::load_vector<float2>(static_cast<const float*>(x.data) + at);
-  return gpu::unpack_bf16x2(
-      gpu::load_vector<std::uint32_t>(static_cast<const __nv_bfloat16*>(x.data) + at));
-}
-BITNET_DEVICE void store_pair(const Reals& x, std::size_t at, bool paired, bool has_next,
-                              float2 pair) {
-  if (!paired) {
-    store_real(x, at, pair.x);
-    if (has_next) store_real(x, at + 1, pair.y);
-  } else if (x.bf16) {
-    gpu::store_vector(static_cast<__nv_bfloat16*>(x.data) + at, gpu::pack_bf16x2(pair.x, pair.y));
-  } else {
-    gpu::store_vector(static_cast<float*>(x.data) + at, pair);
-  }
-}
-
 // Four elements that are aligned as one.
 BITNET_DEVICE void store_four(const Reals& x, std::size_t at, float4 four) {
   if (x.bf16) {

@@ -23,4 +23,19 @@ struct Rope {
 // cudaErrorInvalidValue for an empty shape or an odd E.
 cudaError_t rope(const Rope& op, cudaStream_t stream);
 
+// The same of the new queries and keys of one sequence, and in one go the new rows of its cache: the
+// turned keys, and the values.
+template <typename Cache>  // float, or __half: nearest even
+struct RopeAppend {
+  float* q;              // [tokens, heads, E], in place
+  float* k;              // [tokens, kv_heads, E], in place
+  const float* v;        // [tokens, kv_heads, E]
+  Cache *keys, *values;  // [positions, kv_heads, E]: rows from `first` on
+  const float* table;    // as above
+  Position first;
+  int tokens, heads, kv_heads, head_dim;
+};
+template <typename Cache>
+cudaError_t rope_append(const RopeAppend<Cache>& op, cudaStream_t stream);
+
 }  // namespace bitnet::cuda

@@ -1,37 +1,27 @@
 // SPDX-License-Identifier: MIT
 // Embedding, and sums over whole tensors.
-#include <algorithm>
-
 #include "core/backend/element_checks.h"
+#include "core/backend/loss_checks.h"
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/embedding.h"
+#include "cuda/tensor_batch.h"
 #include "cuda/tensor_sums.h"
 
 namespace bitnet::cuda {
 namespace {
 
-// All launches, then one copy to the host.
-void sum_tensors(SumTerm term, std::span<const ConstTensorView> x, std::span<double> sums,
+void sum_tensors(SumTerm term, std::span<const ConstTensorView> x, double* sums,
                  Workspace& workspace, cudaStream_t stream) {
-  BITNET_CHECK(sums.size() == x.size(), "{} sums of {} tensors", sums.size(), x.size());
-  if (x.empty()) return;
-  Workspace::Frame frame(workspace);
-  auto* device_sums = frame.get<double>(static_cast<std::int64_t>(x.size()));
-  for (std::size_t first = 0; first < x.size(); first += kMostSummedTensors) {
-    const auto batch = x.subspan(first, std::min(x.size() - first, kMostSummedTensors));
-    TensorSums op{};
-    op.sums = device_sums + first;
+  for_each_batch(x, [&](std::span<const ConstTensorView> batch) {
+    TensorBatch<TensorToSum> tensors;
     for (const ConstTensorView& view : batch) {
-      op.tensors[op.count++] = {view.as<float>().data(), view.elements()};
+      tensors.push_back({view.as<float>().data(), view.elements()});
     }
-    Workspace::Frame of_batch(workspace);
-    op.tile_sums = of_batch.get<double>(tensor_sum_tiles(op));
-    check(tensor_sums(term, op, stream), "summing tensors");
-  }
-  check(
-      cudaMemcpyAsync(sums.data(), device_sums, sums.size_bytes(), cudaMemcpyDeviceToHost, stream),
-      "summing tensors");
-  check(cudaStreamSynchronize(stream), "summing tensors");
+    Workspace::Frame frame(workspace);
+    auto* const tiles = frame.get<double>(tensor_sum_tiles(tensors.all()));
+    check(tensor_sums(term, tensors.all(), tiles, sums, stream), "summing tensors");
+    sums += batch.size();
+  });
 }
 
 }  // namespace
@@ -66,14 +56,18 @@ void CudaBackend::embedding_backward(ConstTensorView tokens, ConstTensorView dy,
   if (dy.elements() > 0) check(cuda::embedding_backward(op, stream_), "embedding_backward");
 }
 
-double CudaBackend::sum(ConstTensorView x) {
-  double sum = 0;
-  sum_tensors(SumTerm::value, std::span(&x, 1), std::span(&sum, 1), workspace_, stream_);
-  return sum;
-}
-
-void CudaBackend::sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) {
-  sum_tensors(SumTerm::square, x, sums, workspace_, stream_);
+// All launches, then one copy to the host.
+void CudaBackend::sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+                       std::span<double> sums) {
+  check_sums(x, squared, sums);
+  if (sums.empty()) return;
+  Workspace::Frame frame(workspace_);
+  auto* const on_device = frame.get<double>(static_cast<std::int64_t>(sums.size()));
+  sum_tensors(SumTerm::value, x, on_device, workspace_, stream_);
+  sum_tensors(SumTerm::square, squared, on_device + x.size(), workspace_, stream_);
+  check(cudaMemcpyAsync(sums.data(), on_device, sums.size_bytes(), cudaMemcpyDeviceToHost, stream_),
+        "summing tensors");
+  check(cudaStreamSynchronize(stream_), "summing tensors");
 }
 
 }  // namespace bitnet::cuda

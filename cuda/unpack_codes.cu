@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
 #include "cuda/unpack_codes.h"
 
+#include <algorithm>
+
 #include "cuda/byte_tile.cuh"
 #include "cuda/gpu.h"
+#include "cuda/pick.cuh"
 
 namespace bitnet::cuda {
 namespace {
@@ -38,21 +41,33 @@ BITNET_DEVICE std::uint32_t trits_of_byte(std::uint32_t word, int i) {
   return centered((byte | byte << 6 | byte << 12 | byte << 18) & 0x03030303U);
 }
 
-// One block for 32 packed rows (x) and 128 columns (y).
 using PackedTile = ByteTile<4>;
+
+// Where a matrix gets to: packed rows with their padding, from element first_output of a row on.
+struct Part {
+  const std::uint8_t* packed;
+  int quarter, first_output, lines;
+};
+struct Parts {
+  Part part[kMostTransposed];
+};
+
+// One block for 32 packed rows (x) and 128 columns (y) of a matrix (z).
 __global__ void __launch_bounds__(PackedTile::kThreads)
-    unpack_transposed_kernel(const std::uint8_t* packed, int quarter, int depth, std::int8_t* trits,
-                             int width) {
+    unpack_transposed_kernel(Parts parts, int depth, std::int8_t* trits, int width) {
   BITNET_SHARED_ARRAY(std::uint8_t, tile, PackedTile::kBytes);
+  const Part p = pick(parts.part, blockIdx.z);
   const int first_row = static_cast<int>(blockIdx.x) * PackedTile::kRows;
+  if (first_row >= p.lines) return;  // of a smaller matrix than another
   const int first_column = static_cast<int>(blockIdx.y) * PackedTile::kColumns;
-  PackedTile::load(tile, packed, first_row, first_column, quarter, depth, kZeroTrits);
+  PackedTile::load(tile, p.packed, first_row, first_column, p.quarter, depth, kZeroTrits);
   const int row = PackedTile::row(), k = first_column + PackedTile::column();
-  if (first_row + row >= quarter || k >= depth) return;
+  if (first_row + row >= p.lines || k >= depth) return;
   std::uint32_t words[4];
 #pragma unroll
   for (int i = 0; i < 4; ++i) words[i] = PackedTile::word(tile, row + i);
-  std::int8_t* to = trits + static_cast<std::size_t>(k) * width + 4 * (first_row + row);
+  std::int8_t* to =
+      trits + static_cast<std::size_t>(k) * width + p.first_output + 4 * (first_row + row);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
     gpu::store_vector(to + static_cast<std::size_t>(i) * width,
@@ -76,13 +91,23 @@ cudaError_t unpack_codes(const std::uint8_t* packed, int quarter, int depth, std
   return gpu::launch(unpack_kernel, grid, dim3(kThreads), 0, stream, packed, quarter, depth, trits);
 }
 
-cudaError_t unpack_transposed(const std::uint8_t* packed, int quarter, int depth,
-                              std::int8_t* trits, cudaStream_t stream) {
-  if (!supported(quarter, depth)) return cudaErrorInvalidValue;
-  const dim3 grid(static_cast<unsigned>((quarter + PackedTile::kRows - 1) / PackedTile::kRows),
-                  static_cast<unsigned>((depth + PackedTile::kColumns - 1) / PackedTile::kColumns));
-  return gpu::launch(unpack_transposed_kernel, grid, dim3(PackedTile::kThreads), 0, stream, packed,
-                     quarter, depth, trits, padded_outputs(quarter));
+cudaError_t unpack_transposed(const TransposedCodes& op, cudaStream_t stream) {
+  if (op.matrices < 1 || op.matrices > kMostTransposed) return cudaErrorInvalidValue;
+  Parts parts{};
+  int most = 0, width = 0;  // packed rows, of one matrix; elements of a row
+  for (int i = 0; i < op.matrices; ++i) {
+    if (!supported(op.quarter[i], op.depth)) return cudaErrorInvalidValue;
+    const int outputs = padded_outputs(op.quarter[i]);
+    parts.part[i] = {op.packed[i], op.quarter[i], width, outputs / 4};
+    most = std::max(most, outputs / 4);
+    width += outputs;
+  }
+  const dim3 grid(
+      static_cast<unsigned>((most + PackedTile::kRows - 1) / PackedTile::kRows),
+      static_cast<unsigned>((op.depth + PackedTile::kColumns - 1) / PackedTile::kColumns),
+      static_cast<unsigned>(op.matrices));
+  return gpu::launch(unpack_transposed_kernel, grid, dim3(PackedTile::kThreads), 0, stream, parts,
+                     op.depth, op.trits, width);
 }
 
 }  // namespace bitnet::cuda

@@ -6,6 +6,7 @@
 #include "cuda/cuda_backend_impl.h"
 #include "cuda/magnitude_median.h"
 #include "cuda/packed_codes.h"
+#include "cuda/tensor_batch.h"
 #include "cuda/weight_statistics.h"
 
 namespace bitnet::cuda {
@@ -23,39 +24,64 @@ std::int64_t elements_of_scale(const PackedShape& shape) {
   return shape.single_scale ? shape.outputs * shape.inputs : shape.group_size;
 }
 
+constexpr const char* kQuantizing = "quantising weights";
+
+void quantize_batch(const WeightQuantizer& q, std::span<const WeightQuantization> matrices,
+                    Workspace& workspace, cudaStream_t stream) {
+  const bool binary = q.kind == LinearKind::b1, median = q.measure == ScaleMeasure::absmedian;
+  Workspace::Frame frame(workspace);
+  auto* const median_counts = median ? frame.get<std::uint32_t>(kMedianCounts) : nullptr;
+  TensorBatch<PackWeights> packs;
+  TensorBatch<WholeStatistic> scales_of_all, means_of_all;
+  std::int64_t tiles = 0;  // of the matrices with one scale
+  for (const WeightQuantization& matrix : matrices) {
+    const PackedShape shape =
+        check_quantize_weights(q, matrix.w, matrix.packed, matrix.weight_scale, matrix.flips);
+    check_indexable(matrix.w);
+    const TensorToSum weights{matrix.w.as<float>().data(), matrix.w.elements()};
+    const std::int64_t group_size = elements_of_scale(shape);
+    const bool grouped = group_size < weights.elements;
+    float* const scales = matrix.weight_scale.as<float>().data();
+    float* const means = binary ? frame.get<float>(weights.elements / group_size) : nullptr;
+    const auto of_groups = [&](WeightStatistic which, float* results) {
+      const GroupStatistics op{weights.x, weights.elements, group_size, results};
+      check(group_statistics(which, op, stream), kQuantizing);
+    };
+    if (!grouped) tiles += sum_tiles_in(weights.elements);
+    if (median) {
+      check(magnitude_median({weights.x, weights.elements, group_size, scales, median_counts},
+                             stream),
+            kQuantizing);
+    } else if (grouped) {
+      of_groups(WeightStatistic::scale, scales);
+    } else {
+      scales_of_all.push_back({weights, scales});
+    }
+    if (binary && grouped) of_groups(WeightStatistic::mean, means);
+    if (binary && !grouped) means_of_all.push_back({weights, means});
+    packs.push_back({.w = weights.x,
+                     .elements = weights.elements,
+                     .group_size = group_size,
+                     .constants = binary ? means : scales,
+                     .packed = matrix.packed.as<std::uint8_t>().data(),
+                     .flips = matrix.flips.as<std::int32_t>().data()});
+  }
+  auto* const tile_sums = frame.get<double>(tiles);
+  check(whole_statistics(WeightStatistic::scale, scales_of_all.all(), tile_sums, stream),
+        kQuantizing);
+  check(whole_statistics(WeightStatistic::mean, means_of_all.all(), tile_sums, stream),
+        kQuantizing);
+  check(pack_weights(binary ? WeightCode::binary : WeightCode::ternary, packs.all(), stream),
+        kQuantizing);
+}
+
 }  // namespace
 
-void CudaBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                                   TensorView weight_scale, TensorView flips) {
-  const PackedShape shape = check_quantize_weights(q, w, packed, weight_scale, flips);
-  check_indexable(w);
-  const float* weights = w.as<float>().data();
-  float* scales = weight_scale.as<float>().data();
-  const std::int64_t elements = w.elements(), group_size = elements_of_scale(shape);
-  const bool binary = q.kind == LinearKind::b1, median = q.measure == ScaleMeasure::absmedian;
-
-  Workspace::Frame frame(workspace_);
-  float* means = binary ? frame.get<float>(elements / group_size) : nullptr;
-  if (median) {
-    auto* counts = frame.get<std::uint32_t>(kMedianCounts);
-    check(magnitude_median({weights, elements, group_size, scales, counts}, stream_),
-          "quantising weights");
-  }
-  if (binary || !median) {
-    auto* tile_sums = frame.get<double>(statistics_tiles(elements, group_size));
-    check(
-        weight_statistics(
-            {weights, elements, group_size, median ? nullptr : scales, means, tile_sums}, stream_),
-        "quantising weights");
-  }
-  const PackWeights pack{.w = weights,
-                         .elements = elements,
-                         .group_size = group_size,
-                         .constants = binary ? means : scales,
-                         .packed = packed.as<std::uint8_t>().data(),
-                         .flips = flips.as<std::int32_t>().data()};
-  check(pack_weights(binary ? WeightCode::binary : WeightCode::ternary, pack, stream_),
-        "quantising weights");
+void CudaBackend::quantize_weights(const WeightQuantizer& q,
+                                   std::span<const WeightQuantization> matrices) {
+  for_each_batch(matrices, [&](std::span<const WeightQuantization> batch) {
+    quantize_batch(q, batch, workspace_, stream_);
+  });
 }
 
 void CudaBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
@@ -81,21 +107,32 @@ void CudaBackend::blend(ConstTensorView x, ConstTensorView quantized, float amou
   if (op.count > 0) check(cuda::blend(op, stream_), "blend");
 }
 
-CodeCounts CudaBackend::count_codes(ConstTensorView packed) {
-  const std::uint8_t* bytes = packed.as<std::uint8_t>().data();
-  Workspace::Frame frame(workspace_);
-  auto* device_counts = frame.get<PackedCounts>(1);
-  check(count_packed(bytes, packed.elements(), device_counts, stream_), "counting codes");
-  PackedCounts counts{};
-  check(cudaMemcpyAsync(&counts, device_counts, sizeof(counts), cudaMemcpyDeviceToHost, stream_),
-        "counting codes");
-  check(cudaStreamSynchronize(stream_), "counting codes");
-  CodeCounts result;
-  result.zero = static_cast<std::int64_t>(counts.zero);
-  result.plus = static_cast<std::int64_t>(counts.plus);
-  result.invalid = static_cast<std::int64_t>(counts.invalid);
-  result.minus = 4 * packed.elements() - result.zero - result.plus - result.invalid;
-  return result;
+void CudaBackend::count_codes(std::span<const ConstTensorView> packed,
+                              std::span<CodeCounts> counts) {
+  check_count_codes(packed, counts);
+  for (std::size_t first = 0; first < packed.size(); first += kBatchedTensors) {
+    const std::size_t count = std::min(packed.size() - first, kBatchedTensors);
+    Workspace::Frame frame(workspace_);
+    auto* const on_device = frame.get<PackedCounts>(static_cast<std::int64_t>(count));
+    for (std::size_t i = 0; i < count; ++i) {
+      const ConstTensorView matrix = packed[first + i];
+      check(
+          count_packed(matrix.as<std::uint8_t>().data(), matrix.elements(), on_device + i, stream_),
+          "counting codes");
+    }
+    std::array<PackedCounts, kBatchedTensors> found{};
+    check(cudaMemcpyAsync(found.data(), on_device, count * sizeof(PackedCounts),
+                          cudaMemcpyDeviceToHost, stream_),
+          "counting codes");
+    check(cudaStreamSynchronize(stream_), "counting codes");
+    for (std::size_t i = 0; i < count; ++i) {
+      CodeCounts& c = counts[first + i];
+      c.zero = static_cast<std::int64_t>(found[i].zero);
+      c.plus = static_cast<std::int64_t>(found[i].plus);
+      c.invalid = static_cast<std::int64_t>(found[i].invalid);
+      c.minus = 4 * packed[first + i].elements() - c.zero - c.plus - c.invalid;
+    }
+  }
 }
 
 }  // namespace bitnet::cuda

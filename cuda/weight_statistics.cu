@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// One scale for all weights: half a warp per tile, then a block that adds up the tile sums. Scales of
-// groups: half a warp per group. Both sums come from one pass over the weights.
+// One scale for all weights: the tile sums of tensor_sums.cu, then a block for each matrix that adds
+// them up. Scales of groups: half a warp per group.
 #include "cuda/weight_statistics.h"
 
 #include "cuda/gpu.h"
+#include "cuda/tensor_batch.h"
+#include "cuda/tensor_list.cuh"
 #include "cuda/tile_sums.cuh"
 #include "cuda/weight_scale.cuh"
 
@@ -11,117 +13,101 @@ namespace bitnet::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kHalfWarps = kThreads / kSumLanes;
 
-struct Sums {
-  double magnitudes, values;
+template <WeightStatistic kWhich>
+BITNET_DEVICE float statistic_of(double sum, std::int64_t count) {
+  const float mean = static_cast<float>(sum / static_cast<double>(count));
+  return kWhich == WeightStatistic::scale ? bounded_scale(mean) : mean;
+}
+
+struct TiledMatrix {
+  std::int64_t elements;
+  float* result;
 };
+using List = TensorList<TiledMatrix>;
 
-// Of one tile; the lanes of a half warp that has none give count 0.
-template <bool kMagnitudes, bool kValues>
-BITNET_DEVICE Sums sums_of_tile(const float* w, int count) {
-  Sums sums{0.0, 0.0};
-  for_sum_lane(w, count, [&](float value) {
-    const double v = static_cast<double>(value);
-    if constexpr (kMagnitudes) sums.magnitudes += fabs(v);
-    if constexpr (kValues) sums.values += v;
-  });
-  if constexpr (kMagnitudes) sums.magnitudes = fold_sum_lanes(sums.magnitudes);
-  if constexpr (kValues) sums.values = fold_sum_lanes(sums.values);
-  return sums;
+template <WeightStatistic kWhich>
+__global__ void __launch_bounds__(kThreads) whole_statistic_kernel(List list, const double* tiles) {
+  const std::uint32_t first = list.first_part[blockIdx.x];
+  const double sum =
+      ascending_sum<kThreads>(tiles + first, list.first_part[blockIdx.x + 1] - first);
+  const TiledMatrix& matrix = list.tensors[blockIdx.x];
+  if (threadIdx.x == 0) *matrix.result = statistic_of<kWhich>(sum, matrix.elements);
 }
 
-BITNET_DEVICE float scale_of_sum(double magnitudes, std::int64_t count) {
-  return bounded_scale(static_cast<float>(magnitudes / static_cast<double>(count)));
-}
-BITNET_DEVICE float mean_of_sum(double values, std::int64_t count) {
-  return static_cast<float>(values / static_cast<double>(count));
-}
+constexpr int kPiece = 512;  // of a group, staged at once: divides a tile
+constexpr int kGroupsOfBlock = kThreads / kSumLanes;
 
-// tile_sums: those of the magnitudes, then those of the values.
-template <bool kMagnitudes, bool kValues>
+template <WeightStatistic kWhich>
 __global__ void __launch_bounds__(kThreads)
-    tile_sums_kernel(WeightStatistics op, std::int64_t tiles) {
-  const std::int64_t tile =
-      static_cast<std::int64_t>(blockIdx.x) * kHalfWarps + threadIdx.x / kSumLanes;
-  const std::int64_t first = tile * kSumTile;
-  const std::int64_t left = max(op.elements - first, static_cast<std::int64_t>(0));
-  const Sums sums = sums_of_tile<kMagnitudes, kValues>(
-      op.w + first, static_cast<int>(min(left, static_cast<std::int64_t>(kSumTile))));
-  if (tile >= tiles || threadIdx.x % kSumLanes != 0) return;
-  if constexpr (kMagnitudes) op.tile_sums[tile] = sums.magnitudes;
-  if constexpr (kValues) op.tile_sums[tiles + tile] = sums.values;
-}
-
-// Block 0 makes the scale and block 1 the mean, if they are wanted: the two sums take long, because
-// their order leaves one thread for each.
-__global__ void __launch_bounds__(kThreads)
-    whole_statistics_kernel(WeightStatistics op, std::int64_t tiles) {
-  const bool is_mean = blockIdx.x != 0;
-  if ((is_mean ? op.means : op.scales) == nullptr) return;  // the whole block
-  const double sum = ascending_sum<kThreads>(op.tile_sums + (is_mean ? tiles : 0), tiles);
-  if (threadIdx.x != 0) return;
-  if (is_mean) {
-    *op.means = mean_of_sum(sum, op.elements);
-  } else {
-    *op.scales = scale_of_sum(sum, op.elements);
-  }
-}
-
-template <bool kMagnitudes, bool kValues>
-__global__ void __launch_bounds__(kThreads)
-    group_statistics_kernel(WeightStatistics op, std::int64_t groups) {
-  const std::int64_t group =
-      static_cast<std::int64_t>(blockIdx.x) * kHalfWarps + threadIdx.x / kSumLanes;
+    group_statistics_kernel(GroupStatistics op, std::int64_t groups) {
+  BITNET_SHARED_ARRAY(float, staged, kGroupsOfBlock* kPiece);
+  const int half = static_cast<int>(threadIdx.x) / kSumLanes;
+  const std::int64_t group = static_cast<std::int64_t>(blockIdx.x) * kGroupsOfBlock + half;
   const bool there = group < groups;
-  const float* w = op.w + (there ? group * op.group_size : 0);
-  Sums sums{0.0, 0.0};
-  for (std::int64_t first = 0; first < op.group_size; first += kSumTile) {
-    const std::int64_t left = there ? op.group_size - first : 0;
-    const Sums tile = sums_of_tile<kMagnitudes, kValues>(
-        w + first, static_cast<int>(min(left, static_cast<std::int64_t>(kSumTile))));
-    sums.magnitudes += tile.magnitudes;
-    sums.values += tile.values;
+  const float* const w = op.w + (there ? group * op.group_size : 0);
+  float* const piece = staged + half * kPiece;
+  double sum = 0.0, of_tile = 0.0;
+  for (std::int64_t first = 0; first < op.group_size; first += kPiece) {
+    const std::int64_t left = op.group_size - first;
+    const int count = static_cast<int>(min(left, static_cast<std::int64_t>(kPiece)));
+    stage_elements(w + first, count, piece);
+    for_sum_lane(piece, count, [&](float value) {
+      const double v = static_cast<double>(value);
+      of_tile += kWhich == WeightStatistic::scale ? fabs(v) : v;
+    });
+    __syncwarp();  // before the next piece comes
+    if (left <= kPiece || (first + kPiece) % kSumTile == 0) {
+      sum += fold_sum_lanes(of_tile);
+      of_tile = 0.0;
+    }
   }
-  if (!there || threadIdx.x % kSumLanes != 0) return;
-  if constexpr (kMagnitudes) op.scales[group] = scale_of_sum(sums.magnitudes, op.group_size);
-  if constexpr (kValues) op.means[group] = mean_of_sum(sums.values, op.group_size);
-}
-
-unsigned blocks_for(std::int64_t half_warps) {
-  return static_cast<unsigned>((half_warps + kHalfWarps - 1) / kHalfWarps);
-}
-
-template <bool kMagnitudes, bool kValues>
-cudaError_t launch_kernels(const WeightStatistics& op, cudaStream_t stream) {
-  if (op.group_size < op.elements) {
-    const std::int64_t groups = op.elements / op.group_size;
-    return gpu::launch(group_statistics_kernel<kMagnitudes, kValues>, dim3(blocks_for(groups)),
-                       dim3(kThreads), 0, stream, op, groups);
+  if (there && threadIdx.x % kSumLanes == 0) {
+    op.results[group] = statistic_of<kWhich>(sum, op.group_size);
   }
-  const std::int64_t tiles = sum_tiles_in(op.elements);
-  const cudaError_t error =
-      gpu::launch(tile_sums_kernel<kMagnitudes, kValues>, dim3(blocks_for(tiles)), dim3(kThreads),
-                  0, stream, op, tiles);
-  if (error != cudaSuccess) return error;
-  return gpu::launch(whole_statistics_kernel, dim3(kValues ? 2 : 1), dim3(kThreads), 0, stream, op,
-                     tiles);
 }
 
 }  // namespace
 
-std::int64_t statistics_tiles(std::int64_t elements, std::int64_t group_size) {
-  return group_size < elements ? 0 : 2 * sum_tiles_in(elements);
+cudaError_t whole_statistics(WeightStatistic which, std::span<const WholeStatistic> matrices,
+                             double* tiles, cudaStream_t stream) {
+  const bool scale = which == WeightStatistic::scale;
+  const auto kernel = scale ? whole_statistic_kernel<WeightStatistic::scale>
+                            : whole_statistic_kernel<WeightStatistic::mean>;
+  cudaError_t error = cudaSuccess;
+  for_each_batch(matrices, [&](std::span<const WholeStatistic> batch) {
+    TensorBatch<TensorToSum> weights;
+    TensorBatch<TiledMatrix> tiled;
+    for (const WholeStatistic& matrix : batch) {
+      if (matrix.weights.elements < 1) error = cudaErrorInvalidValue;
+      weights.push_back(matrix.weights);
+      tiled.push_back({matrix.weights.elements, matrix.result});
+    }
+    if (error != cudaSuccess) return;
+    error = tile_sums(scale ? SumTerm::magnitude : SumTerm::value, weights.all(), tiles, stream);
+    if (error != cudaSuccess) return;
+    error = for_each_list(
+        tiled.all(), [](const TiledMatrix& matrix) { return sum_tiles_in(matrix.elements); },
+        [&](const List& list, std::int64_t tiles_before) {
+          return gpu::launch(kernel, dim3(static_cast<unsigned>(list.count)), dim3(kThreads), 0,
+                             stream, list, tiles + tiles_before);
+        });
+  });
+  return error;
 }
 
-cudaError_t weight_statistics(const WeightStatistics& op, cudaStream_t stream) {
-  if (op.elements < 1 || op.elements >> 32 != 0 || op.group_size < 1 ||
-      op.elements % op.group_size != 0 || (op.scales == nullptr && op.means == nullptr)) {
+cudaError_t group_statistics(WeightStatistic which, const GroupStatistics& op,
+                             cudaStream_t stream) {
+  if (op.elements < 1 || op.elements >> 32 != 0 || op.group_size < 1 || op.group_size % 4 != 0 ||
+      op.elements % op.group_size != 0) {
     return cudaErrorInvalidValue;
   }
-  if (op.means == nullptr) return launch_kernels<true, false>(op, stream);
-  if (op.scales == nullptr) return launch_kernels<false, true>(op, stream);
-  return launch_kernels<true, true>(op, stream);
+  const std::int64_t groups = op.elements / op.group_size;
+  const auto kernel = which == WeightStatistic::scale
+                          ? group_statistics_kernel<WeightStatistic::scale>
+                          : group_statistics_kernel<WeightStatistic::mean>;
+  const dim3 blocks(static_cast<unsigned>((groups + kGroupsOfBlock - 1) / kGroupsOfBlock));
+  return gpu::launch(kernel, blocks, dim3(kThreads), 0, stream, op, groups);
 }
 
 }  // namespace bitnet::cuda

@@ -7,21 +7,32 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <span>
+
+#include "cuda/tensor_sums.h"
 
 namespace bitnet::cuda {
 
-struct WeightStatistics {
-  const float* w;           // [elements]
-  std::int64_t elements;    // below 2^32
-  std::int64_t group_size;  // divides elements; consecutive ones that share a scale
-  float* scales;            // [elements / group_size], or null: not wanted
-  float* means;             // the same
-  double* tile_sums;        // scratch for statistics_tiles() doubles
+enum class WeightStatistic : std::uint8_t { scale, mean };
+
+struct WholeStatistic {
+  TensorToSum weights;
+  float* result;  // [1]
 };
 
-std::int64_t statistics_tiles(std::int64_t elements, std::int64_t group_size);
+// Of any number of matrices. tiles: scratch for the tensor_sum_tiles() of all weights.
+// cudaErrorInvalidValue if one has no weights.
+cudaError_t whole_statistics(WeightStatistic which, std::span<const WholeStatistic> matrices,
+                             double* tiles, cudaStream_t stream);
+
+struct GroupStatistics {
+  const float* w;           // [elements], aligned to 16 bytes
+  std::int64_t elements;    // below 2^32
+  std::int64_t group_size;  // a multiple of 4 that divides elements; consecutive ones share a scale
+  float* results;           // [elements / group_size]
+};
 
 // cudaErrorInvalidValue for sizes that do not fit.
-cudaError_t weight_statistics(const WeightStatistics& op, cudaStream_t stream);
+cudaError_t group_statistics(WeightStatistic which, const GroupStatistics& op, cudaStream_t stream);
 
 }  // namespace bitnet::cuda

@@ -15,6 +15,27 @@ void check_rope(ConstTensorView x, ConstTensorView table, std::int64_t first_pos
                first_position + tokens, table.dim(0));
 }
 
+void check_rope_append(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                       ConstTensorView table, std::int64_t first_position, ConstTensorView keys,
+                       ConstTensorView values) {
+  check_rope(q, table, first_position);
+  check_rope(k, table, first_position);
+  BITNET_CHECK(q.dim(0) == 1 && k.dim(0) == 1 && q.dim(1) == k.dim(1) && v.shape() == k.shape(),
+               "rope_append of q {}, k {}, v {}, expected [1, T, H, E] and two of [1, T, G, E]",
+               q.shape().to_string(), k.shape().to_string(), v.shape().to_string());
+  BITNET_CHECK(
+      keys.shape() == values.shape() && keys.shape().rank() == 3 && keys.dim(1) == k.dim(2) &&
+          keys.dim(2) == k.dim(3) && first_position + k.dim(1) <= keys.dim(0),
+      "rope_append of k {} at {} to caches {} and {}, expected [positions, G, E]",
+      k.shape().to_string(), first_position, keys.shape().to_string(), values.shape().to_string());
+  BITNET_CHECK(q.dtype() == DType::f32 && k.dtype() == DType::f32 && v.dtype() == DType::f32 &&
+                   (keys.dtype() == DType::f32 || keys.dtype() == DType::f16) &&
+                   values.dtype() == keys.dtype(),
+               "rope_append of {}, {}, {} to {} and {}, expected f32 to f32 or f16",
+               to_string(q.dtype()), to_string(k.dtype()), to_string(v.dtype()),
+               to_string(keys.dtype()), to_string(values.dtype()));
+}
+
 void check_attention_view(const char* name, ConstTensorView x, const Shape& expected) {
   BITNET_CHECK(x.shape() == expected, "attention's {} is {}, expected {}", name,
                x.shape().to_string(), expected.to_string());

@@ -15,6 +15,11 @@ inline Shape logsumexp_shape(const AttentionShape& s) { return {s.batch, s.heads
 // x and table as rope() takes them. Throws ContractError, as all of these do.
 void check_rope(ConstTensorView x, ConstTensorView table, std::int64_t first_position);
 
+// The tensors of rope_append(); the caches have room for the new tokens.
+void check_rope_append(ConstTensorView q, ConstTensorView k, ConstTensorView v,
+                       ConstTensorView table, std::int64_t first_position, ConstTensorView keys,
+                       ConstTensorView values);
+
 // `name` is "q", "dout", …
 void check_attention_view(const char* name, ConstTensorView x, const Shape& expected);
 

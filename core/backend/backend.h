@@ -21,6 +21,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 
@@ -57,6 +58,14 @@ struct BitLinearGradient {
   TensorView dw;       // [N, K], +=
 };
 
+// A matrix and what is made of it.
+struct WeightQuantization {
+  ConstTensorView w;        // [N, K]
+  TensorView packed;        // u8 [N / 4, K]
+  TensorView weight_scale;  // [1] or [N, K / group_size]
+  TensorView flips = {};    // i32 [1] or empty: how many codes differ from those that `packed` held
+};
+
 struct AttentionShape {
   std::int64_t batch = 1;           // B
   std::int64_t queries = 0;         // T, new tokens of each sequence
@@ -72,6 +81,13 @@ struct AdamWStep {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   std::int64_t step = 1;  // from 1, for the bias corrections
   double grad_scale = 1;  // multiplies the gradient first (clipping, mean over accumulated tokens)
+};
+
+// What AdamW updates, and from what; all of one size.
+struct AdamWParameter {
+  ConstTensorView gradient;
+  TensorView parameter, m, v;
+  bool decays = true;  // else as if weight_decay were 0
 };
 
 // What a device keeps of a sequence of operations in order to issue it again at little cost.
@@ -117,12 +133,14 @@ class Backend {
                       std::int64_t first, TensorView cache) = 0;  // [capacity, …]
 
   // --- repetition ---
-  // Issues `operations`, which depend on `position` alone: each time with the same tensors, and with
-  // position in no other place than `first` of append(), `first_position` of rope(), and
-  // `first_position` and `keys` of attention(). A device may record them in `record` (empty before
-  // the first time) and from then on issue the record without calling `operations`; so nothing else
-  // may happen in them, and a new set of tensors needs a new record.
-  virtual void repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+  // Issues `operations`, which depend on the contents of tensors and on `position` alone: each time
+  // with the same tensors and arguments, and with position, if there is one, in no other place than
+  // `first` of append(), `first_position` of rope() and rope_append(), and `first_position` and
+  // `keys` of attention(). A device may record them in `record` (empty before the first time) and
+  // from then on issue the record without calling `operations`; so nothing else may happen in them,
+  // nothing in them waits or copies from or to the host, and a new set of tensors needs a new record.
+  virtual void repeat(std::unique_ptr<RecordedOperations>& record,
+                      std::optional<std::int64_t> position,
                       const std::function<void()>& operations);
 
   // Returns when everything that was issued is done; for clocks. (What reads a result waits itself.)
@@ -163,20 +181,24 @@ class Backend {
                                          ConstTensorView up, const NormArguments& norm,
                                          TensorView codes, TensorView act_scale,
                                          TensorView stats) = 0;
-  // quantize_weights() and pack_codes() of core/quant. K is a multiple of 64, N of 4, group_size
-  // of 64.
+  // quantize_weights() and pack_codes() of core/quant, for any number of matrices. K is a multiple
+  // of 64, N of 4, group_size of 64.
   virtual void quantize_weights(const WeightQuantizer& q,
-                                ConstTensorView w,        // [N, K]
-                                TensorView packed,        // u8 [N / 4, K]
-                                TensorView weight_scale,  // [1] or [N, K / group_size]
-                                TensorView flips) = 0;    // i32 [1] or empty: how many codes differ
-                                                          // from those that `packed` held before
+                                std::span<const WeightQuantization> matrices) = 0;
+  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
+                        TensorView weight_scale, TensorView flips) {
+    const WeightQuantization matrix{w, packed, weight_scale, flips};
+    quantize_weights(q, std::span(&matrix, 1));
+  }
   virtual void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                                   TensorView w) = 0;
   // out = x + amount * (quantized - x), the quantisation warm-up's mixture; out may be `quantized`.
   virtual void blend(ConstTensorView x, ConstTensorView quantized, float amount,
                      TensorView out) = 0;
-  virtual CodeCounts count_codes(ConstTensorView packed) = 0;
+  // counts[i]: of packed[i].
+  virtual void count_codes(std::span<const ConstTensorView> packed,
+                           std::span<CodeCounts> counts) = 0;
+  CodeCounts count_codes(ConstTensorView packed);
   // Whether the 2-bit value 3, which stands for no code, is nowhere in it.
   virtual bool valid_codes(ConstTensorView packed) { return count_codes(packed).invalid == 0; }
 
@@ -228,6 +250,12 @@ class Backend {
   // half of a row, sin in the second.
   virtual void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                     RopeDirection direction) = 0;
+  // rope() forward of q and k, which stay in place, and append() of k and v to the caches: of the new
+  // tokens of one sequence. q, k, v: f32.
+  virtual void rope_append(TensorView q, TensorView k,  // [1, T, H, E], [1, T, G, E]
+                           ConstTensorView v,           // [1, T, G, E]
+                           ConstTensorView table, std::int64_t first_position, TensorView keys,
+                           TensorView values);  // [capacity, G, E]
   // out = softmax(q kᵀ / sqrt(E)) v under the causal mask, with an online softmax; no T x S matrix
   // is stored. k and v may be f16, beside f32 others. q, k, v, out: act, of one dtype.
   virtual void attention(const AttentionShape& shape, ConstTensorView q,  // [B, T, H, E]
@@ -269,12 +297,18 @@ class Backend {
                              TensorView loss,          // [rows]
                              float scale, TensorView dlogits) = 0;
   // PyTorch's AdamW: p *= 1 - lr * wd; m, v moments of g * grad_scale; p -= lr / (1 - β1^t) * m /
-  // (sqrt(v / (1 - β2^t)) + eps).
-  virtual void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
-                     TensorView m, TensorView v) = 0;
-  // In double, by tiles of fixed size in ascending order.
-  virtual double sum(ConstTensorView x) = 0;
-  virtual void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) = 0;
+  // (sqrt(v / (1 - β2^t)) + eps), for any number of parameters.
+  virtual void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) = 0;
+  void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter, TensorView m,
+             TensorView v) {
+    const AdamWParameter one{gradient, parameter, m, v};
+    adamw(step, std::span(&one, 1));
+  }
+  // The sums of the elements of each of x, then those of the squares of each of `squared`. In
+  // double, by tiles of fixed size in ascending order.
+  virtual void sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+                    std::span<double> sums) = 0;
+  double sum(ConstTensorView x);
   double sum_of_squares(ConstTensorView x);
 };
 

@@ -17,14 +17,21 @@ inline void check_cross_entropy(ConstTensorView logits, ConstTensorView targets,
                logits.shape().to_string());
 }
 
-inline void check_adamw(const AdamWStep& step, ConstTensorView gradient, ConstTensorView parameter,
-                        ConstTensorView m, ConstTensorView v) {
-  const std::int64_t n = parameter.elements();
-  BITNET_CHECK(gradient.elements() == n && m.elements() == n && v.elements() == n,
-               "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
-               parameter.shape().to_string(), gradient.shape().to_string(), m.shape().to_string(),
-               v.shape().to_string());
+inline void check_adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
   BITNET_CHECK(step.step >= 1, "adamw at step {}, expected steps from 1", step.step);
+  for (const AdamWParameter& p : parameters) {
+    const std::int64_t n = p.parameter.elements();
+    BITNET_CHECK(p.gradient.elements() == n && p.m.elements() == n && p.v.elements() == n,
+                 "adamw of a parameter {} got gradient {}, m {}, v {}: expected equal sizes",
+                 p.parameter.shape().to_string(), p.gradient.shape().to_string(),
+                 p.m.shape().to_string(), p.v.shape().to_string());
+  }
+}
+
+inline void check_sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+                       std::span<const double> sums) {
+  BITNET_CHECK(sums.size() == x.size() + squared.size(), "{} sums of {} tensors", sums.size(),
+               x.size() + squared.size());
 }
 
 }  // namespace bitnet

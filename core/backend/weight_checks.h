@@ -12,4 +12,10 @@ PackedShape check_quantize_weights(const WeightQuantizer& q, ConstTensorView w,
                                    ConstTensorView packed, ConstTensorView weight_scale,
                                    ConstTensorView flips);
 
+inline void check_count_codes(std::span<const ConstTensorView> packed,
+                              std::span<const CodeCounts> counts) {
+  BITNET_CHECK(counts.size() == packed.size(), "{} counts of the codes of {} matrices",
+               counts.size(), packed.size());
+}
+
 }  // namespace bitnet

@@ -24,6 +24,11 @@ constexpr std::int64_t kStreamTasks = 8;
 constexpr std::int64_t kLeastTaskProducts = 1 << 17;
 constexpr std::int64_t kMostTaskProducts = 1 << 19;
 
+// The packed weights of one token's call from which on its outputs go past the caches. Each line that
+// has left them since the last token costs as much time as reading thirteen lines of weights; with
+// smaller calls they are still in the second-level cache, also when they are read.
+constexpr std::int64_t kPastCachesBytes = 1 << 21;
+
 // Unpacking a panel pays from here on. Short rows earn it sooner, because streaming them adds up
 // a register for every 64 columns of few.
 std::int64_t panel_threshold(std::int64_t inputs) { return inputs < 512 ? 8 : 32; }
@@ -126,13 +131,18 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                    product.packed.as<std::uint8_t>().data(),
                    product.weight_scale.as<float>().data(),
                    product.residual.as<float>().data(),
-                   product.y.as<float>().data()};
+                   product.y.as<float>().data(),
+                   false};
     total.products += tokens * shape.outputs * shape.inputs;
     total.panel_tiles += tile_count(shape.quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
   }
   std::array<Cut, kMaxProducts> cuts;
   std::int64_t tasks = 0;
+  const bool past_caches = tokens == 1 && total.products / 4 >= kPastCachesBytes &&
+                           integer_->store_products_past_caches != nullptr;
   for (std::size_t p = 0; p < products.size(); ++p) {
+    // A residual has just been read into the caches, from the same place as a rule.
+    operands[p].past_caches = past_caches && operands[p].residual == nullptr;
     cuts[p] = cut_product(operands[p], tokens, total);
     tasks += cuts[p].tasks;
   }

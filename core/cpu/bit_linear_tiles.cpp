@@ -51,11 +51,13 @@ const float* residual_at(const BitLinearOperands& o, std::int64_t place) {
 
 void stream_tile(const BitLinearOperands& o, const BitLinearTile& tile) {
   alignas(64) std::int32_t products[kMaxTokenBlock * kStreamRows * 4];
+  const auto store =
+      o.past_caches ? o.kernels->store_products_past_caches : o.kernels->store_products;
   for_each_token_block(o, tile, [&](std::int64_t token, std::int64_t tokens) {
     dot(o, tile, token, tokens, 0, o.shape.inputs, products);
     const std::int64_t place = token * o.shape.outputs + tile.row;
-    o.kernels->store_products(products, tokens, tile.rows, o.act_scale + token, *o.weight_scale,
-                              residual_at(o, place), o.y + place, o.shape.outputs, o.shape.quarter);
+    store(products, tokens, tile.rows, o.act_scale + token, *o.weight_scale, residual_at(o, place),
+          o.y + place, o.shape.outputs, o.shape.quarter);
   });
 }
 

@@ -29,6 +29,7 @@ struct BitLinearOperands {
   const float* weight_scale;   // [1] or [N, groups]
   const float* residual;       // [tokens, N] or null
   float* y;                    // [tokens, N]
+  bool past_caches;            // y is stored so, by a stream tile
 };
 
 // A tile: outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens).

@@ -210,9 +210,12 @@ void CpuBackend::append(ConstTensorView x, std::int64_t first, TensorView cache)
   }
 }
 
-// The record holds nothing but what the products read.
-void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t,
+// The record holds nothing but what the products read; without a position there is none: what is
+// repeated then are batches, whose products are bound by arithmetic.
+void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record,
+                        std::optional<std::int64_t> position,
                         const std::function<void()>& operations) {
+  if (!position) return operations();
   if (record == nullptr) record = std::make_unique<ReadAhead>(team_.size());
   read_ahead_ = static_cast<ReadAhead*>(record.get());
   read_ahead_->begin();

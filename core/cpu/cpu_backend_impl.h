@@ -74,7 +74,7 @@ class CpuBackend final : public Backend {
   void zero(TensorView x) override;
   void convert(ConstTensorView x, TensorView y) override;
   void append(ConstTensorView x, std::int64_t first, TensorView cache) override;
-  void repeat(std::unique_ptr<RecordedOperations>& record, std::int64_t position,
+  void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
               const std::function<void()>& operations) override;
 
   void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
@@ -94,12 +94,12 @@ class CpuBackend final : public Backend {
   void gated_activation_quantize(Activation activation, ConstTensorView gate, ConstTensorView up,
                                  const NormArguments& norm, TensorView codes, TensorView act_scale,
                                  TensorView stats) override;
-  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                        TensorView weight_scale, TensorView flips) override;
+  void quantize_weights(const WeightQuantizer& q,
+                        std::span<const WeightQuantization> matrices) override;
   void dequantize_weights(ConstTensorView packed, ConstTensorView weight_scale,
                           TensorView w) override;
   void blend(ConstTensorView x, ConstTensorView quantized, float amount, TensorView out) override;
-  CodeCounts count_codes(ConstTensorView packed) override;
+  void count_codes(std::span<const ConstTensorView> packed, std::span<CodeCounts> counts) override;
   bool valid_codes(ConstTensorView packed) override;
 
   void bit_linear(ConstTensorView codes, ConstTensorView act_scale,
@@ -136,12 +136,13 @@ class CpuBackend final : public Backend {
 
   void cross_entropy(ConstTensorView logits, ConstTensorView targets, TensorView loss, float scale,
                      TensorView dlogits) override;
-  void adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter, TensorView m,
-             TensorView v) override;
-  double sum(ConstTensorView x) override;
-  void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) override;
+  void adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) override;
+  void sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+            std::span<double> sums) override;
 
  private:
+  void quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix);
+
   ThreadTeam team_;
   std::string isa_;
   const IntegerKernels* integer_;

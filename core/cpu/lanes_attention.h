@@ -237,6 +237,25 @@ void score_tile(const float* q, std::int64_t heads, const Element* k, std::int64
   }
 }
 
+// With so many elements of all query heads to a row of keys or values, a core has too much to do for
+// one row to ask for the next ones in time: 16 rows are then fetched while the 16 before them are
+// worked on. With fewer, memory is asked soon enough, and the requests only cost time.
+constexpr std::int64_t kRowsAhead = 16, kRowWork = 128;
+
+// Fetches what is read behind row j of `count`: the next rows, or the first ones of `next`.
+template <typename Element>
+[[gnu::always_inline]] inline void prefetch_behind(const Element* rows, std::int64_t j,
+                                                   std::int64_t count, const Element* next,
+                                                   std::int64_t next_count, std::int64_t stride,
+                                                   std::int64_t head_dim) {
+  const std::int64_t first = j + kRowsAhead;
+  if (first < count) {
+    prefetch_tile<2>(rows + first * stride, stride, smaller(kRowsAhead, count - first), head_dim);
+  } else {
+    prefetch_tile<2>(next, stride, smaller(kRowsAhead, next_count), head_dim);
+  }
+}
+
 template <typename Element>
 void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   alignas(64) float sums[kTokenHeads * kMaxHeadDim], scores[kTokenHeads * kTile];
@@ -246,9 +265,16 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   fill(sums, a.heads * a.head_dim, 0.0f);
   fill(largest, kTokenHeads, 0.0f);
   const float scale = a.scale * kLog2E;
+  const bool ahead = a.heads * a.head_dim >= kRowWork;
+  const std::int64_t step = ahead ? kRowsAhead : kTile;
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
-    const std::int64_t at = first * a.kv_stride, count = smaller(kTile, a.position + 1 - first);
-    score_tile(a.q, a.heads, k + at, a.kv_stride, count, a.head_dim, scores);
+    const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
+    const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
+    for (std::int64_t j = 0; j < count; j += step) {
+      if (ahead) prefetch_behind(keys, j, count, values, count, a.kv_stride, a.head_dim);
+      score_tile(a.q, a.heads, keys + j * a.kv_stride, a.kv_stride, smaller(step, count - j),
+                 a.head_dim, scores + j);
+    }
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;
@@ -262,8 +288,21 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
       state.total[h] = softmax_row(scores + h * kTile, count, scale, 0.0f - state.peak[h],
                                    state.total[h] * state.carry[h]);
     }
-    product<Start::scale>(a.heads, a.head_dim / 16, {scores, kTile, 1}, v + at, a.kv_stride, count,
-                          {sums, a.head_dim, state.carry});
+    for (std::int64_t j = 0; j < count; j += step) {
+      if (ahead) {
+        prefetch_behind(values, j, count, keys + kTile * a.kv_stride, left - kTile, a.kv_stride,
+                        a.head_dim);
+      }
+      const Factor weights{scores + j, kTile, 1};
+      const Element* const rows = values + j * a.kv_stride;
+      const std::int64_t n = smaller(step, count - j), vectors = a.head_dim / 16;
+      if (j == 0) {
+        const Target out{sums, a.head_dim, state.carry};
+        product<Start::scale>(a.heads, vectors, weights, rows, a.kv_stride, n, out);
+      } else {
+        product<Start::add>(a.heads, vectors, weights, rows, a.kv_stride, n, {sums, a.head_dim});
+      }
+    }
   }
   for (std::int64_t h = 0; h < a.heads; ++h) {
     for (std::int64_t e = 0; e < a.head_dim; e += 16) {

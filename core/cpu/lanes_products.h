@@ -109,13 +109,16 @@ void product(std::int64_t rows, std::int64_t vectors, Factor a, const Element* b
 }
 
 // Asks for `count` rows of head_dim elements before they are needed: pieces of a token's row are
-// too short and too far apart for the hardware to foresee.
-template <typename Element>
-void prefetch_tile(const Element* rows, std::int64_t stride, std::int64_t count,
-                   std::int64_t head_dim) {
+// too short and too far apart for the hardware to foresee. kLocality: 3 to the first-level cache, 2
+// to the second. Inlined, since GCC 12 takes calls of a function that only prefetches for useless.
+template <int kLocality = 3, typename Element>
+[[gnu::always_inline]] inline void prefetch_tile(const Element* rows, std::int64_t stride,
+                                                 std::int64_t count, std::int64_t head_dim) {
   constexpr std::int64_t kLine = 64 / sizeof(Element);
   for (std::int64_t i = 0; i < count; ++i) {
-    for (std::int64_t e = 0; e < head_dim; e += kLine) __builtin_prefetch(rows + i * stride + e);
+    for (std::int64_t e = 0; e < head_dim; e += kLine) {
+      __builtin_prefetch(rows + i * stride + e, 0, kLocality);
+    }
   }
 }
 

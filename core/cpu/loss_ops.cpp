@@ -60,29 +60,34 @@ void CpuBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, 
                 });
 }
 
-void CpuBackend::adamw(const AdamWStep& step, ConstTensorView gradient, TensorView parameter,
-                       TensorView m, TensorView v) {
-  const std::int64_t n = parameter.elements();
-  check_adamw(step, gradient, parameter, m, v);
-  const AdamWFactors factors = adamw_factors(step);
-  const float* g = gradient.as<float>().data();
-  float *p = parameter.as<float>().data(), *first = m.as<float>().data(),
-        *second = v.as<float>().data();
-  run_stretches(team_, n, kStretch, [&](std::int64_t i, std::int64_t count) {
-    float_->adamw(factors, g + i, p + i, first + i, second + i, count);
-  });
-}
-
-double CpuBackend::sum(ConstTensorView x) {
-  return sum_tiles(team_, float_->sum, x.as<float>().data(), x.elements(), reduction_scratch_);
-}
-
-void CpuBackend::sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) {
-  BITNET_CHECK(x.size() == sums.size(), "{} sums of {} tensors", sums.size(), x.size());
-  for (std::size_t i = 0; i < x.size(); ++i) {
-    sums[i] = sum_tiles(team_, float_->sum_of_squares, x[i].as<float>().data(), x[i].elements(),
-                        reduction_scratch_);
+void CpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> parameters) {
+  check_adamw(step, parameters);
+  const AdamWFactors decaying = adamw_factors(step);
+  AdamWFactors others = decaying;
+  others.decay = 1;
+  for (const AdamWParameter& parameter : parameters) {
+    const AdamWFactors& factors = parameter.decays ? decaying : others;
+    const float* g = parameter.gradient.as<float>().data();
+    float *p = parameter.parameter.as<float>().data(), *m = parameter.m.as<float>().data(),
+          *v = parameter.v.as<float>().data();
+    run_stretches(team_, parameter.parameter.elements(), kStretch,
+                  [&](std::int64_t i, std::int64_t count) {
+                    float_->adamw(factors, g + i, p + i, m + i, v + i, count);
+                  });
   }
+}
+
+void CpuBackend::sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+                      std::span<double> sums) {
+  check_sums(x, squared, sums);
+  auto next = sums.begin();
+  const auto sum_each = [&](std::span<const ConstTensorView> tensors, const auto& kernel) {
+    for (const ConstTensorView& tensor : tensors)
+      *next++ = sum_tiles(team_, kernel, tensor.as<float>().data(), tensor.elements(),
+                          reduction_scratch_);
+  };
+  sum_each(x, float_->sum);
+  sum_each(squared, float_->sum_of_squares);
 }
 
 }  // namespace bitnet::cpu

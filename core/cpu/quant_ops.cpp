@@ -150,8 +150,13 @@ void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView a
                 });
 }
 
-void CpuBackend::quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView packed,
-                                  TensorView weight_scale, TensorView flips) {
+void CpuBackend::quantize_weights(const WeightQuantizer& q,
+                                  std::span<const WeightQuantization> matrices) {
+  for (const WeightQuantization& matrix : matrices) quantize_matrix(q, matrix);
+}
+
+void CpuBackend::quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix) {
+  const auto& [w, packed, weight_scale, flips] = matrix;
   const PackedShape shape = check_quantize_weights(q, w, packed, weight_scale, flips);
   const float* weights = w.as<float>().data();
   float* scales = weight_scale.as<float>().data();
@@ -230,22 +235,26 @@ void CpuBackend::blend(ConstTensorView x, ConstTensorView quantized, float amoun
   });
 }
 
-CodeCounts CpuBackend::count_codes(ConstTensorView packed) {
-  const auto bytes = packed.as<std::uint8_t>();
-  const std::int64_t size = packed.elements(), tiles = tile_count(size, kStretch);
-  auto* counts = reduction_scratch_.get<CodeCounts>(tiles);
-  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
-    counts[first / kStretch] = bitnet::count_codes(
-        bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
-  });
-  CodeCounts total;
-  for (std::int64_t tile = 0; tile < tiles; ++tile) {
-    total.minus += counts[tile].minus;
-    total.zero += counts[tile].zero;
-    total.plus += counts[tile].plus;
-    total.invalid += counts[tile].invalid;
+void CpuBackend::count_codes(std::span<const ConstTensorView> packed,
+                             std::span<CodeCounts> counts) {
+  check_count_codes(packed, counts);
+  for (std::size_t i = 0; i < packed.size(); ++i) {
+    const auto bytes = packed[i].as<std::uint8_t>();
+    const std::int64_t size = packed[i].elements(), tiles = tile_count(size, kStretch);
+    auto* of_tiles = reduction_scratch_.get<CodeCounts>(tiles);
+    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+      of_tiles[first / kStretch] = bitnet::count_codes(
+          bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
+    });
+    CodeCounts total;
+    for (std::int64_t tile = 0; tile < tiles; ++tile) {
+      total.minus += of_tiles[tile].minus;
+      total.zero += of_tiles[tile].zero;
+      total.plus += of_tiles[tile].plus;
+      total.invalid += of_tiles[tile].invalid;
+    }
+    counts[i] = total;
   }
-  return total;
 }
 
 bool CpuBackend::valid_codes(ConstTensorView packed) {

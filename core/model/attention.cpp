@@ -42,15 +42,14 @@ void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residua
 
   q = q.reshaped({s.batch, s.queries, heads_, head_dim_});
   k = k.reshaped({s.batch, s.queries, kv_heads_, head_dim_});
-  be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
-  be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
   TensorView all_k = k, all_v = v;
   if (pass.cache != nullptr) {
-    const Shape new_rows{s.queries, kv_heads_, head_dim_};
-    be.append(k.reshaped(new_rows), s.first_position, pass.cache->keys(layer_));
-    be.append(v.reshaped(new_rows), s.first_position, pass.cache->values(layer_));
-    all_k = pass.cache->keys(layer_).rows(0, s.keys);
-    all_v = pass.cache->values(layer_).rows(0, s.keys);
+    all_k = pass.cache->keys(layer_), all_v = pass.cache->values(layer_);
+    be.rope_append(q, k, v.reshaped(k.shape()), pass.rope_table, s.first_position, all_k, all_v);
+    all_k = all_k.rows(0, s.keys), all_v = all_v.rows(0, s.keys);
+  } else {
+    be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
+    be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
   }
 
   const Shape kv_shape{s.batch, s.keys, kv_heads_, head_dim_};

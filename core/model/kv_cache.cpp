@@ -2,6 +2,13 @@
 #include "core/model/kv_cache.h"
 
 namespace bitnet {
+namespace {
+
+// Up to here the cache takes all its memory at once, since that makes it quicker to read; a larger
+// one takes memory as it is filled, which most are not.
+constexpr std::int64_t kStreamedBytes = std::int64_t{64} << 20;
+
+}  // namespace
 
 std::int64_t kv_cache_bytes(const ModelConfig& config, std::int64_t tokens, DType dtype) {
   const std::int64_t width = config.kv_heads() * config.head_size();
@@ -15,11 +22,10 @@ KvCache::KvCache(Backend& backend, const ModelConfig& config, std::int64_t capac
                config.max_position_embeddings);
   BITNET_CHECK(dtype == DType::f32 || dtype == DType::f16, "a cache of {}, expected f32 or f16",
                to_string(dtype));
-  const Shape shape{capacity, config.kv_heads(), config.head_size()};
-  for (std::int64_t layer = 0; layer < config.num_hidden_layers; ++layer) {
-    keys_.push_back(backend.make_tensor(dtype, shape));
-    values_.push_back(backend.make_tensor(dtype, shape));
-  }
+  const Shape shape{2 * config.num_hidden_layers * capacity, config.kv_heads(), config.head_size()};
+  rows_ = kv_cache_bytes(config, capacity, dtype) <= kStreamedBytes
+              ? backend.make_streamed_tensor(dtype, shape)
+              : backend.make_tensor(dtype, shape);
 }
 
 void KvCache::advance(std::int64_t tokens) {

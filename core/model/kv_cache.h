@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <vector>
 
 #include "core/backend/backend.h"
 #include "core/model/model_config.h"
@@ -33,13 +32,15 @@ class KvCache {
                                                  std::uint64_t activations);
 
   // [capacity, G, E]
-  TensorView keys(std::int64_t layer) { return keys_[static_cast<std::size_t>(layer)]; }
-  TensorView values(std::int64_t layer) { return values_[static_cast<std::size_t>(layer)]; }
+  TensorView keys(std::int64_t layer) { return part(2 * layer); }
+  TensorView values(std::int64_t layer) { return part(2 * layer + 1); }
 
  private:
+  TensorView part(std::int64_t index) { return rows_.view().rows(index * capacity_, capacity_); }
+
   std::int64_t capacity_, length_ = 0;
   DType dtype_;
-  std::vector<Tensor> keys_, values_;
+  Tensor rows_;  // [layers, keys and values, capacity] of [G, E]
   std::unique_ptr<RecordedOperations> one_token_;
   const void* recorded_token_ = nullptr;
   std::uint64_t recorded_model_ = 0, recorded_activations_ = 0;

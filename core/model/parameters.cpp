@@ -1,7 +1,18 @@
 // SPDX-License-Identifier: MIT
 #include "core/model/parameters.h"
 
+#include <algorithm>
+
 namespace bitnet {
+
+namespace {
+
+// Within memory that is another tensor's.
+Tensor borrowed(std::byte* memory, DType dtype, const Shape& shape) {
+  return {Storage(memory, [](std::byte*) {}), dtype, shape};
+}
+
+}  // namespace
 
 std::string weight_scale_name(const std::string& weight_name) { return weight_name + "_scale"; }
 
@@ -48,15 +59,39 @@ Parameter& Parameters::at(std::string_view name) {
 }
 
 void Parameters::create_gradients(Backend& backend) {
-  for (Parameter& p : parameters_) {
+  if (gradients_) return;
+  constexpr std::int64_t kAlignment = 64;  // elements: each gradient begins as an allocation would
+  const auto room = [](const Parameter& p) {
+    return (p.spec.shape.elements() + kAlignment - 1) / kAlignment * kAlignment;
+  };
+  std::int64_t elements = 0;
+  for (const Parameter& p : parameters_) {
     BITNET_CHECK(p.value, "'{}' is packed and cannot be trained", p.spec.name);
-    if (!p.gradient) p.gradient = backend.make_tensor(DType::f32, p.spec.shape);
+    elements += room(p);
+  }
+  gradients_ = backend.make_tensor(DType::f32, {elements});
+  std::byte* next = gradients_.view().raw();
+  for (Parameter& p : parameters_) {
+    p.gradient = borrowed(next, DType::f32, p.spec.shape);
+    next += room(p) * size_of(DType::f32);
   }
 }
 
 void Parameters::zero_gradients(Backend& backend) {
-  for (Parameter& p : parameters_)
-    if (p.gradient) backend.zero(p.gradient);
+  if (gradients_) backend.zero(gradients_);
+}
+
+void Parameters::create_flips(Backend& backend) {
+  if (flips_) return;
+  const auto changes = [](const Parameter& p) { return p.packed && p.value; };
+  flips_ = backend.make_tensor(DType::i32,
+                               {std::count_if(parameters_.begin(), parameters_.end(), changes)});
+  std::byte* next = flips_.view().raw();
+  for (Parameter& p : parameters_) {
+    if (!changes(p)) continue;
+    p.flips = borrowed(next, DType::i32, {1});
+    next += size_of(DType::i32);
+  }
 }
 
 std::int64_t Parameters::count() const {

@@ -24,10 +24,11 @@ struct Parameter {
   // f32, spec.shape; empty for a projection in packed form. The embedding and the head of a packed
   // model may be bf16.
   Tensor value;
-  Tensor gradient;      // like value; empty until create_gradients()
+  Tensor gradient;      // like value, in memory that all share; empty until create_gradients()
   Tensor packed;        // u8 [N / 4, K]: quantised projections only
   Tensor weight_scale;  // [1] or [N, K / group_size]: quantised projections only
-  Tensor flips;         // i32 [1]: codes that the last refresh_quantized() changed; in training
+  Tensor flips;         // i32 [1]: codes that the last refresh_quantized() changed; in memory that
+                        // all share, empty until create_flips()
   Tensor operand;  // f32 [N, K]: the float operand of a product that is not (wholly) quantised;
                    // made on demand
 };
@@ -61,10 +62,15 @@ class Parameters {
 
   void create_gradients(Backend& backend);  // a no-op when they exist
   void zero_gradients(Backend& backend);
+  void create_flips(Backend& backend);  // of projections with codes of latent weights; likewise
+  // i32: those of all projections that have them, in their order; empty until create_flips().
+  ConstTensorView flips() const { return flips_; }
   std::int64_t count() const;  // number of weights
 
  private:
   WeightForm form_;
+  Tensor gradients_;  // of all parameters, one behind the other, to be cleared at once
+  Tensor flips_;      // likewise, to be copied at once
   std::vector<Parameter> parameters_;
 };
 

@@ -84,27 +84,34 @@ void Transformer::initialize(std::uint64_t seed) {
 void Transformer::refresh_quantized(double amount) {
   BITNET_CHECK(amount >= 0 && amount <= 1, "quantisation amount {} is not in [0, 1]", amount);
   if (!config_.quantized()) return;
-  const WeightQuantizer quantizer = config_.weight_quantizer();
-  mode_ =
+  const ProductMode mode =
       config_.quantized_activations() && amount == 1 ? ProductMode::integer : ProductMode::mixed;
+  bool same_pass = mode == mode_ && static_cast<float>(amount) == quantized_amount_;
+  mode_ = mode;
   quantized_amount_ = static_cast<float>(amount);
-  number_ = unique_number();
+  if (parameters_.form() == WeightForm::latent) parameters_.create_flips(backend_);
+  quantizations_.clear();
+  for (Parameter& p : parameters_.all()) {
+    if (!p.packed || !p.value) continue;
+    quantizations_.push_back({p.value, p.packed, p.weight_scale, p.flips});
+  }
+  backend_.quantize_weights(config_.weight_quantizer(), quantizations_);
   for (Parameter& p : parameters_.all()) {
     if (!p.packed) continue;
-    if (p.value) {
-      if (!p.flips) p.flips = backend_.make_tensor(DType::i32, {1});
-      backend_.quantize_weights(quantizer, p.value, p.packed, p.weight_scale, p.flips);
-    }
     if (mode_ != ProductMode::mixed) {
       p.operand = Tensor();
       continue;
     }
     BITNET_CHECK(p.value || amount == 1, "'{}' is packed: its quantisation amount is 1, not {}",
                  p.spec.name, amount);
-    if (!p.operand) p.operand = backend_.make_tensor(DType::f32, p.spec.shape);
+    if (!p.operand) {
+      p.operand = backend_.make_tensor(DType::f32, p.spec.shape);
+      same_pass = false;
+    }
     backend_.dequantize_weights(p.packed, p.weight_scale, p.operand);
     if (amount != 1) backend_.blend(p.value, p.operand, quantized_amount_, p.operand);
   }
+  if (!same_pass) number_ = unique_number();
 }
 
 Pass Transformer::make_pass(ConstTensorView tokens, Activations& activations, KvCache* cache,

@@ -52,6 +52,10 @@ class Transformer {
     return head_codes_ ? HeadPrecision::int8 : HeadPrecision::fp32;
   }
 
+  // Changes with everything that the operations of forward() and backward() depend on, other than
+  // their arguments and the contents of tensors: for Backend::repeat().
+  std::uint64_t number() const { return number_; }
+
   // Logits [B * T, V] of B sequences from position 0. tokens: i32 [B, T] on the device. `dropout`
   // is null for evaluation. The view lives in `activations` until its next use.
   TensorView forward(ConstTensorView tokens, Activations& activations,
@@ -92,7 +96,8 @@ class Transformer {
   Tensor rope_table_;                     // [max_position_embeddings, E]
   ProductMode mode_ = ProductMode::float32;
   float quantized_amount_ = 1;
-  std::uint64_t number_ = unique_number();  // changes with the tensors that a token passes through
+  std::vector<WeightQuantization> quantizations_;  // of refresh_quantized()
+  std::uint64_t number_ = unique_number();
 };
 
 }  // namespace bitnet

@@ -16,17 +16,19 @@ Optimizer::Optimizer(Backend& backend, Parameters& parameters)
     v_.push_back(backend.make_tensor(DType::f32, p.spec.shape));
     gradients_.push_back(p.gradient);
   }
-  squares_.resize(gradients_.size());
 }
 
-Optimizer::GradientNorm Optimizer::gradient_norm() {
-  backend_.sums_of_squares(gradients_, squares_);
+Optimizer::GradientNorm Optimizer::gradient_norm(std::span<const ConstTensorView> x,
+                                                 std::span<double> sums) {
+  sums_.resize(x.size() + gradients_.size());
+  backend_.sums(x, gradients_, sums_);
+  const auto squares = std::span(sums_).subspan(x.size());
+  std::copy_n(sums_.begin(), x.size(), sums.begin());
   GradientNorm norm;
   double total = 0;
-  for (std::size_t i = 0; i < squares_.size(); ++i) {
-    if (!std::isfinite(squares_[i]) && norm.culprit == nullptr)
-      norm.culprit = &parameters_.all()[i];
-    total += squares_[i];
+  for (std::size_t i = 0; i < squares.size(); ++i) {
+    if (!std::isfinite(squares[i]) && norm.culprit == nullptr) norm.culprit = &parameters_.all()[i];
+    total += squares[i];
   }
   norm.value = std::sqrt(total);
   return norm;
@@ -40,12 +42,13 @@ void Optimizer::update(const TrainConfig& config, std::int64_t step, double grad
   adamw.eps = config.adam_epsilon;
   adamw.step = step + 1;
   adamw.grad_scale = clip_coefficient(config.max_grad_norm, gradient_norm);
-  const double weight_decay = weight_decay_at(config, step);
+  adamw.weight_decay = weight_decay_at(config, step);
+  updates_.clear();
   for (std::size_t i = 0; i < m_.size(); ++i) {
     Parameter& p = parameters_.all()[i];
-    adamw.weight_decay = p.spec.decays() ? weight_decay : 0;
-    backend_.adamw(adamw, p.gradient, p.value, m_[i], v_[i]);
+    updates_.push_back({p.gradient, p.value, m_[i], v_[i], p.spec.decays()});
   }
+  backend_.adamw(adamw, updates_);
 }
 
 std::int64_t Optimizer::bytes() const {

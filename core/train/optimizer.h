@@ -27,7 +27,8 @@ class Optimizer {
     double value = 0;
     const Parameter* culprit = nullptr;
   };
-  GradientNorm gradient_norm();
+  // And sums[i] = the sum of x[i], so that a single wait for the device is enough.
+  GradientNorm gradient_norm(std::span<const ConstTensorView> x = {}, std::span<double> sums = {});
 
   // Update number `step` (from 0) of the weights; the gradient is scaled by min(1, max_norm / (norm
   // + 1e-6)) first.
@@ -39,8 +40,9 @@ class Optimizer {
   Backend& backend_;
   Parameters& parameters_;
   std::vector<Tensor> m_, v_;
-  std::vector<ConstTensorView> gradients_;  // of parameters_, and the sum of squares of each
-  std::vector<double> squares_;
+  std::vector<ConstTensorView> gradients_;  // of parameters_
+  std::vector<AdamWParameter> updates_;     // of update()
+  std::vector<double> sums_;                // of gradient_norm()
 };
 
 // The factor that brings a gradient of this norm to at most max_norm; 1 when max_norm is 0. As

@@ -4,24 +4,36 @@
 namespace bitnet {
 
 std::vector<ProjectionMetrics> measure_projections(Backend& backend, const Parameters& parameters) {
-  std::vector<ProjectionMetrics> all;
+  std::vector<const Parameter*> projections;
+  std::vector<ConstTensorView> packed, scales;
   for (const Parameter& p : parameters.all()) {
     if (!p.packed) continue;
-    const CodeCounts counts = backend.count_codes(p.packed);
+    projections.push_back(&p);
+    packed.push_back(p.packed);
+    scales.push_back(p.weight_scale);
+  }
+  // Three waits for the device in all.
+  std::vector<CodeCounts> counts(packed.size());
+  backend.count_codes(packed, counts);
+  std::vector<double> scale_sums(scales.size());
+  backend.sums(scales, {}, scale_sums);
+  std::vector<std::int32_t> flips(static_cast<std::size_t>(parameters.flips().elements()));
+  if (!flips.empty()) backend.copy_to_host(parameters.flips(), flips.data());
+
+  std::vector<ProjectionMetrics> all;
+  auto next_flips = flips.begin();
+  for (std::size_t i = 0; i < projections.size(); ++i) {
+    const Parameter& p = *projections[i];
     const auto share = [&](std::int64_t count) {
-      return static_cast<double>(count) / static_cast<double>(counts.total());
+      return static_cast<double>(count) / static_cast<double>(counts[i].total());
     };
     ProjectionMetrics m;
     m.name = p.spec.name.substr(0, p.spec.name.rfind(".weight"));
-    m.minus = share(counts.minus);
-    m.zero = share(counts.zero);
-    m.plus = share(counts.plus);
-    if (p.flips) {
-      std::int32_t flips = 0;
-      backend.copy_to_host(p.flips, &flips);
-      m.flips = flips;
-    }
-    m.weight_scale = backend.sum(p.weight_scale) / static_cast<double>(p.weight_scale.elements());
+    m.minus = share(counts[i].minus);
+    m.zero = share(counts[i].zero);
+    m.plus = share(counts[i].plus);
+    if (p.flips) m.flips = *next_flips++;
+    m.weight_scale = scale_sums[i] / static_cast<double>(p.weight_scale.elements());
     all.push_back(std::move(m));
   }
   return all;

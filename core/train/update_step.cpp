@@ -2,6 +2,9 @@
 #include "core/train/update_step.h"
 
 #include <cmath>
+#include <functional>
+#include <numeric>
+#include <optional>
 
 #include "core/train/schedule.h"
 
@@ -54,38 +57,66 @@ UpdateStep::UpdateStep(const RunConfig& config, Transformer& model, Optimizer& o
   tokens_ = backend.make_tensor(DType::i32, {batch, length});
   targets_ = backend.make_tensor(DType::i32, {rows});
   loss_ = backend.make_tensor(DType::f32, {rows});
+  const std::int64_t micro_batches = config.train.gradient_accumulation_steps;
+  losses_ = backend.make_tensor(DType::f32, {micro_batches, rows});
+  for (std::int64_t i = 0; i < micro_batches; ++i) loss_views_.push_back(losses_.view().rows(i, 1));
+  loss_sums_.resize(loss_views_.size());
 }
 
-double UpdateStep::accumulate_gradients(std::int64_t step) {
+void UpdateStep::issue_micro_batch(const DropoutState* dropout, bool again) {
   Backend& backend = model_.backend();
-  const std::int64_t micro_batches = config_.train.gradient_accumulation_steps;
-  const auto rows = static_cast<std::int64_t>(host_tokens_.size());
-  const auto total = static_cast<double>(tokens_per_step_);
+  const auto pass = [&] {
+    const TensorView logits = model_.forward(tokens_, activations_, dropout);
+    backend.cross_entropy(logits, targets_, loss_,
+                          static_cast<float>(1 / static_cast<double>(tokens_per_step_)), logits);
+    model_.backward(tokens_, logits, activations_, dropout, config_.train.gradient_precision());
+  };
+  if (again)
+    backend.repeat(recorded_pass_, std::nullopt, std::cref(pass));  // by reference: no allocation
+  else
+    pass();
+}
 
+void UpdateStep::issue_gradients(std::int64_t step) {
+  Backend& backend = model_.backend();
+  const auto rows = static_cast<std::int64_t>(host_tokens_.size());
+  const bool drops = config_.model.dropout > 0;
+  // The operations of a micro-batch are those of the last step, unless they drop at random or the
+  // quantisation warm-up has gone on.
+  const bool again = !drops && last_model_ == model_.number();
+  last_model_ = model_.number();
+  if (!again) recorded_pass_.reset();
   model_.parameters().zero_gradients(backend);
-  double loss_sum = 0;
-  for (std::int64_t micro_batch = 0; micro_batch < micro_batches; ++micro_batch) {
+  for (std::int64_t micro_batch = 0; micro_batch < losses_.dim(0); ++micro_batch) {
     loader_.batch(step, micro_batch, host_tokens_, host_targets_);
     backend.copy_from_host(host_tokens_.data(), tokens_);
     backend.copy_from_host(host_targets_.data(), targets_);
     const DropoutState dropout{.seed = static_cast<std::uint64_t>(config_.train.seed),
                                .step = static_cast<std::uint32_t>(step),
                                .first_token = static_cast<std::uint64_t>(micro_batch * rows)};
-    const DropoutState* const drops = config_.model.dropout > 0 ? &dropout : nullptr;
-
-    const TensorView logits = model_.forward(tokens_, activations_, drops);
-    backend.cross_entropy(logits, targets_, loss_, static_cast<float>(1 / total), logits);
-    model_.backward(tokens_, logits, activations_, drops, config_.train.gradient_precision());
-    loss_sum += backend.sum(loss_);  // last, because it waits for the device
-    if (!std::isfinite(loss_sum)) fail_loss(step, loss_sum);
+    issue_micro_batch(drops ? &dropout : nullptr, again);
+    backend.copy(loss_, losses_.view().rows(micro_batch, 1));
   }
-  return loss_sum / total;
+}
+
+double UpdateStep::mean_loss(std::int64_t step) const {
+  const double sum = std::accumulate(loss_sums_.begin(), loss_sums_.end(), 0.0);
+  if (!std::isfinite(sum)) fail_loss(step, sum);
+  return sum / static_cast<double>(tokens_per_step_);
+}
+
+double UpdateStep::accumulate_gradients(std::int64_t step) {
+  issue_gradients(step);
+  model_.backend().sums(loss_views_, {}, loss_sums_);
+  return mean_loss(step);
 }
 
 UpdateStep::Result UpdateStep::run(std::int64_t step) {
+  issue_gradients(step);
   Result result;
-  result.loss = accumulate_gradients(step);
-  const Optimizer::GradientNorm norm = optimizer_.gradient_norm();
+  // The only wait for the device, and until then all is issued without one.
+  const Optimizer::GradientNorm norm = optimizer_.gradient_norm(loss_views_, loss_sums_);
+  result.loss = mean_loss(step);
   result.gradient_norm = norm.value;
   if (norm.culprit != nullptr)
     throw NonFiniteError(fmt::format("step {}: the gradient of {} is not finite (loss {:.4f})",

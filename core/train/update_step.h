@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "core/data/batch_loader.h"
@@ -46,6 +47,12 @@ class UpdateStep {
   std::int64_t activation_bytes() const { return activations_.bytes(); }
 
  private:
+  // Forward and backward of what tokens_ and targets_ hold; the losses are in loss_ then. again:
+  // with the operations of the last call.
+  void issue_micro_batch(const DropoutState* dropout, bool again);
+  // The gradients of all micro-batches, and their losses.
+  void issue_gradients(std::int64_t step);
+  double mean_loss(std::int64_t step) const;  // of loss_sums_
   const Parameter* first_non_finite_weights() const;
   [[noreturn]] void fail_loss(std::int64_t step, double loss) const;
 
@@ -57,7 +64,11 @@ class UpdateStep {
   std::int64_t tokens_per_step_;
   std::vector<std::int32_t> host_tokens_, host_targets_;  // [B, T]
   Tensor tokens_, targets_;                               // i32 [B, T], [B * T]
-  Tensor loss_;                                           // [B * T]
+  Tensor loss_, losses_;                     // [B * T] of a micro-batch, [micro-batches, B * T]
+  std::vector<ConstTensorView> loss_views_;  // of the rows of losses_
+  std::vector<double> loss_sums_;            // of each of them
+  std::unique_ptr<RecordedOperations> recorded_pass_;
+  std::uint64_t last_model_ = 0;  // number of the model in the last step
 };
 
 }  // namespace bitnet

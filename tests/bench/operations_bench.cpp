@@ -56,7 +56,7 @@ struct Projection {
         codes(backend().make_tensor(DType::i8, {rows, k})),
         act_scale(backend().make_tensor(DType::f32, {rows})),
         y(backend().make_tensor(DType::f32, {rows, n})) {
-    backend().quantize_weights({}, w, packed, weight_scale);
+    backend().quantize_weights({}, w, packed, weight_scale, {});
     backend().quantize_activations(random_floats({rows, k}), codes, act_scale);
   }
   Tensor w, packed, weight_scale, codes, act_scale, y;
@@ -85,7 +85,7 @@ void bit_linear_backward(benchmark::State& state, GradientPrecision precision) {
 
 void quantize_weights(benchmark::State& state) {
   Projection p(1, state.range(0), state.range(1));
-  for (auto _ : state) backend().quantize_weights({}, p.w, p.packed, p.weight_scale);
+  for (auto _ : state) backend().quantize_weights({}, p.w, p.packed, p.weight_scale, {});
   set_bytes(state, static_cast<double>(p.w.bytes() + p.packed.bytes()));
 }
 

@@ -103,6 +103,30 @@ TEST_CASE("the GPU appends and rotates in recorded operations at the position of
   check_as_cpu(run);
 }
 
+TEST_CASE("the GPU rotates and appends at once in recorded operations") {
+  check_as_cpu([](Backend& be) {
+    const std::int64_t heads = 2, head_dim = 16, width = heads * head_dim;
+    const Shape shape{1, 1, heads, head_dim}, cache_shape{8, heads, head_dim};
+    Tensor table = to_device(be, {8, head_dim}, random_numbers(1, 8 * head_dim));
+    Tensor q = be.make_tensor(DType::f32, shape), k = be.make_tensor(DType::f32, shape),
+           v = be.make_tensor(DType::f32, shape), keys = be.make_tensor(DType::f32, cache_shape),
+           values = be.make_tensor(DType::f32, cache_shape);
+    std::unique_ptr<RecordedOperations> record;
+    for (int position = 0; position < 6; ++position) {
+      const std::vector<double> numbers =
+          random_numbers(static_cast<std::uint32_t>(position), width);
+      const Floats row(numbers.begin(), numbers.end());
+      be.copy_from_host(row.data(), q);
+      be.copy_from_host(row.data(), k);
+      be.copy_from_host(row.data(), v);
+      be.repeat(record, position, [&] { be.rope_append(q, k, v, table, position, keys, values); });
+    }
+    Floats all = floats_of(be, keys);
+    append_to(all, be, values);
+    return all;
+  });
+}
+
 TEST_CASE("the GPU adds, into an operand too") {
   const std::int64_t count = GENERATE(1, 5, 2050);
   check_as_cpu([&](Backend& be) {

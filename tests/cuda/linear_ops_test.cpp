@@ -73,6 +73,7 @@ std::vector<Case> cases(bool exact) {
                                               {1, 4, 64},
                                               {5, 3, 7},
                                               {33, 68, 128},
+                                              {19, 40, 48},  // read by cuBLASLt as they are
                                               {71, 257, 66}}) {
     all.emplace_back(rows, outputs, inputs, exact);
   }
@@ -207,9 +208,11 @@ TEST_CASE("linear on the GPU of bf16 is that of the same numbers in f32, rounded
   }
 }
 
-TEST_CASE("linear_backward on the GPU of bf16 is that of the same numbers in f32, rounded once") {
+TEST_CASE("linear_backward on the GPU of bf16 is that of the same numbers in f32, rounded") {
   for (Case c : cases(false)) {
     c.narrow();
+    const auto size = reference::linear_backward(magnitudes(c.x), magnitudes(c.w), magnitudes(c.dy),
+                                                 c.rows, c.outputs, c.inputs);
     for (const Wanted wanted : {Wanted{true, true, false}, Wanted{true, false, true}}) {
       for (const bool with_cublaslt : {true, false}) {
         const auto gpu = new_backend(with_cublaslt);
@@ -218,7 +221,17 @@ TEST_CASE("linear_backward on the GPU of bf16 is that of the same numbers in f32
           c.describe();
           CAPTURE(wanted.accumulate_dx, with_cublaslt, types.x, types.y, types.dx);
           const Gradients actual = linear_backward(*gpu, c, wanted, types);
-          CHECK(actual.dx == test::rounded_to(types.dx, expected.dx));
+          if (types.dx == DType::f32) {
+            CHECK(actual.dx == expected.dx);
+          } else {
+            // cuBLASLt has an algorithm for each type of result, each with its own order of a sum, and
+            // may round the product and what it is added to one after the other. (Of our own kernels
+            // the tests of the kernels know the very bits.)
+            const double bound = product_bound(2, c.outputs);
+            CHECK(worst_ratio(actual.dx, Doubles(expected.dx.begin(), expected.dx.end()),
+                              sum_of(scaled_magnitudes(bound, size.dx),
+                                     scaled_magnitudes(bound, c.dx))) <= 1);
+          }
           CHECK(actual.dw == expected.dw);
         }
       }

@@ -126,5 +126,27 @@ TEST_CASE("recorded operations run again at another position") {
   });
 }
 
+TEST_CASE("recorded operations without a position run again on what their tensors hold then") {
+  test::in_each_execution([] {
+    const auto gpu = make_cuda_backend();
+    Tensor x = gpu->make_tensor(DType::f32, {8}), sum = gpu->make_tensor(DType::f32, {8});
+    std::unique_ptr<RecordedOperations> record;
+    int calls = 0;
+    std::vector<float> expected(8, 0.0f);
+    for (int step = 0; step < 5; ++step) {
+      const std::vector<float> values(8, static_cast<float>(step + 1));
+      for (float& e : expected) e = (e + values[0]) + values[0];
+      gpu->copy_from_host(values.data(), x);
+      gpu->repeat(record, std::nullopt, [&] {
+        ++calls;
+        gpu->add(sum, x, sum);
+        gpu->add(sum, x, sum);
+      });
+    }
+    CHECK(floats_of(*gpu, sum) == expected);
+    CHECK(calls == 2);  // to warm up and to record
+  });
+}
+
 }  // namespace
 }  // namespace bitnet

@@ -104,6 +104,63 @@ TEST_CASE("one batch of 8 and two accumulated of 4 give the same gradients on th
   }
 }
 
+// Counts how often what is to be repeated is issued, and hands it on as something to repeat, or not.
+class RepeatingBackend final : public test::ForwardingBackend {
+ public:
+  RepeatingBackend(Backend& to, bool repeats)
+      : ForwardingBackend(to), repeats_(repeats ? &to : nullptr) {}
+  void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
+              const std::function<void()>& operations) override {
+    const auto counted = [&] {
+      ++issued;
+      operations();
+    };
+    repeats_ == nullptr ? counted() : repeats_->repeat(record, position, counted);
+  }
+  int issued = 0;
+
+ private:
+  Backend* repeats_;
+};
+
+// The parameters after 5 updates of two micro-batches, with an evaluation between them.
+std::vector<Floats> trained(Backend& backend, const RunConfig& config) {
+  Learner learner(backend, config);
+  for (std::int64_t step = 0; step < 5; ++step) {
+    learner.step.run(step);
+    if (step != 2) continue;
+    Activations activations(backend, config.model, 16, 16, Keep::nothing);  // of more rows
+    learner.model.forward(test::to_device(backend, {16, 16}, test::random_tokens(1, 256, 256)),
+                          activations);
+  }
+  std::vector<Floats> values;
+  for (const Parameter& p : learner.model.parameters().all())
+    values.push_back(test::floats_of(backend, p.value));
+  return values;
+}
+
+TEST_CASE("updates from recorded passes have the bits of those that are issued anew", "[slow]") {
+  const auto gpu = test::default_backend().make();
+  RepeatingBackend repeating(*gpu, true), anew(*gpu, false);
+  RunConfig config = test::tiny_run_config(GENERATE("b158", "float"));
+  config.train.gradient_accumulation_steps = 2;
+  // From the second step on; one first and one recorded, which may be made again for other scratch.
+  int most_issued = 3, passes = 8;
+  SECTION("the same passes from the first step on") {}
+  SECTION("with gradient checkpointing") { config.train.gradient_checkpointing = true; }
+  SECTION("after a quantisation warm-up of two steps") {
+    config.train.quant_warmup_steps = 2;
+    if (config.model.quantized()) passes = 4;
+  }
+  SECTION("with dropout, never") {
+    config.model.dropout = 0.1;
+    passes = 0;
+  }
+  CHECK(trained(repeating, config) == trained(anew, config));
+  CHECK(repeating.issued <= most_issued);
+  CHECK(anew.issued == passes);
+}
+
 TEST_CASE("an update on the GPU allocates no device memory after the first two", "[emulator]") {
   const auto gpu = test::default_backend().make();
   RunConfig config = test::tiny_run_config(GENERATE("b158", "b1", "float"));

@@ -100,7 +100,7 @@ TEST_CASE("sums on the GPU are the same in every execution and near the exact on
     }
     const std::vector<ConstTensorView> views(tensors.begin(), tensors.end());
     std::vector<double> sums(sizes.size(), -1.0);
-    gpu->sums_of_squares(views, sums);
+    gpu->sums({}, views, sums);
     // Either sum of n terms is off by less than n units in the last place of the sum of magnitudes.
     for (std::size_t i = 0; i < sizes.size(); ++i) {
       CHECK(std::fabs(sums[i] - squares[i]) <=
@@ -122,7 +122,7 @@ TEST_CASE("sums of squares on the GPU of more tensors than a launch takes") {
   std::vector<ConstTensorView> views;
   for (std::int64_t i = 0; i < 300; ++i) views.push_back(x.view().rows(i, 1));
   std::vector<double> sums(300);
-  gpu->sums_of_squares(views, sums);
+  gpu->sums({}, views, sums);
   const std::vector<float> values = floats_of(*gpu, x);
   for (std::size_t i = 0; i < 300; ++i) {
     const double a = values[3 * i], b = values[3 * i + 1], c = values[3 * i + 2];
@@ -142,9 +142,9 @@ TEST_CASE("sums on the GPU show what is not finite, and refuse what does not fit
   CHECK(gpu->sum({}) == 0.0);
   const ConstTensorView view = x;
   std::vector<double> two(2);
-  CHECK_THROWS_AS(gpu->sums_of_squares(std::span(&view, 1), two), ContractError);
+  CHECK_THROWS_AS(gpu->sums({}, std::span(&view, 1), two), ContractError);
   CHECK_THROWS_AS(gpu->sum(gpu->make_tensor(DType::i32, {4})), ContractError);
-  gpu->sums_of_squares({}, {});
+  gpu->sums({}, {}, {});
 }
 
 }  // namespace

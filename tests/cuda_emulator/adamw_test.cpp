@@ -43,8 +43,9 @@ State random_state(std::size_t count) {
   return s;
 }
 
-void step(State& s) {
-  const AdamWFactors& f = kFactors;
+void step(State& s, bool decays) {
+  AdamWFactors f = kFactors;
+  if (!decays) f.decay = 1.0f;
   for (std::size_t i = 0; i < s.m.size(); ++i) {
     const float g = s.gradient[i] * f.grad_scale;
     s.m[i] = std::fma(f.one_minus_beta1, g - s.m[i], s.m[i]);
@@ -54,17 +55,41 @@ void step(State& s) {
   }
 }
 
-TEST_CASE("The AdamW step has the bits of the plain loop") {
-  const std::size_t count = GENERATE(1u, 4u, 1023u, 1024u, 1029u);  // 1024 of a block
+TEST_CASE("The AdamW steps of many parameters have the bits of the plain loop") {
+  // Around a quad and the 4096 elements of a block; none; and more than a launch takes.
+  std::vector<std::size_t> sizes = {1, 4, 0, 4095, 4096, 4101, 8200};
+  while (sizes.size() < 100) sizes.push_back(sizes.size() % 7);
+  std::size_t count = 0;
+  for (const std::size_t size : sizes) count += size;
   const State start = random_state(count);
-  State expected = start;
-  step(expected);
+  State expected;
+  std::size_t first = 0;
+  const auto decays = [](std::size_t i) { return i % 3 != 1; };
+  const auto part = [&](const std::vector<float>& x, std::size_t size) {
+    const auto from = x.begin() + static_cast<std::ptrdiff_t>(first);
+    return std::vector<float>(from, from + static_cast<std::ptrdiff_t>(size));
+  };
+  for (std::size_t i = 0; i < sizes.size(); ++i) {
+    State s{part(start.gradient, sizes[i]), part(start.parameter, sizes[i]),
+            part(start.m, sizes[i]), part(start.v, sizes[i])};
+    step(s, decays(i));
+    expected.parameter.insert(expected.parameter.end(), s.parameter.begin(), s.parameter.end());
+    expected.m.insert(expected.m.end(), s.m.begin(), s.m.end());
+    expected.v.insert(expected.v.end(), s.v.begin(), s.v.end());
+    first += sizes[i];
+  }
   test::in_each_execution([&] {
     const test::Stream stream;
     DeviceArray<float> gradient(start.gradient), parameter(start.parameter), m(start.m), v(start.v);
-    const AdamW op{kFactors, gradient.data(), parameter.data(),
-                   m.data(), v.data(),        static_cast<std::int64_t>(count)};
-    REQUIRE(cuda_error(adamw(op, stream)) == "");
+    std::vector<AdamW> ops;
+    std::int64_t at = 0;
+    for (std::size_t i = 0; i < sizes.size(); ++i) {
+      const auto size = static_cast<std::int64_t>(sizes[i]);
+      ops.push_back({gradient.data() + at, parameter.data() + at, m.data() + at, v.data() + at,
+                     size, decays(i)});
+      at += size;
+    }
+    REQUIRE(cuda_error(adamw(kFactors, ops, stream)) == "");
     CHECK(parameter.to_host() == expected.parameter);
     CHECK(m.to_host() == expected.m);
     CHECK(v.to_host() == expected.v);

@@ -259,7 +259,23 @@ cudaError_t launch(void (*kernel)(Parameters...), dim3 grid, dim3 block, std::si
   static_assert((std::is_trivially_copyable_v<Parameters> && ...));
   std::tuple<Parameters...> copies(Parameters(std::forward<Arguments>(arguments))...);
   return emulator::enqueue_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-                                  stream, [kernel, copies] { std::apply(kernel, copies); });
+                                  stream, emulator::Overlap::never,
+                                  [kernel, copies] { std::apply(kernel, copies); });
+}
+template <typename... Parameters, typename... Arguments>
+cudaError_t launch_overlapping(void (*kernel)(Parameters...), dim3 grid, dim3 block,
+                               std::size_t shared_bytes, cudaStream_t stream,
+                               Arguments&&... arguments) {
+  static_assert((std::is_trivially_copyable_v<Parameters> && ...));
+  std::tuple<Parameters...> copies(Parameters(std::forward<Arguments>(arguments))...);
+  return emulator::enqueue_kernel(reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                                  stream, emulator::Overlap::allowed,
+                                  [kernel, copies] { std::apply(kernel, copies); });
+}
+inline void wait_for_predecessors() { emulator::wait_for_predecessors(); }
+inline void prefetch_to_l2(const void* from, std::size_t bytes,
+                           emulator::Site site = emulator::Site::current()) {
+  emulator::prefetch_to_l2(from, bytes, site);
 }
 
 inline float exp2_approximate(float x) {

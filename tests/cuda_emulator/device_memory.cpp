@@ -33,6 +33,7 @@ struct Allocation {
 std::map<const char*, Allocation> allocations;  // by begin
 std::size_t in_use = 0;
 int open_depth = 0;
+bool closed = false;  // by close_device_memory()
 
 std::size_t page_bytes() {
   static const std::size_t bytes = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
@@ -156,5 +157,14 @@ DeviceAccess::DeviceAccess() {
 DeviceAccess::~DeviceAccess() {
   if (--open_depth == 0) protect_all(PROT_NONE);
 }
+
+void close_device_memory() {
+  protect_all(PROT_NONE);
+  closed = true;
+}
+void reopen_device_memory() {
+  if (std::exchange(closed, false)) protect_all(PROT_READ | PROT_WRITE);
+}
+bool device_memory_closed() { return closed; }
 
 }  // namespace bitnet::emulator

@@ -36,4 +36,10 @@ class DeviceAccess {
   DeviceAccess& operator=(const DeviceAccess&) = delete;
 };
 
+// For the part of a kernel that may run before its predecessors are done, while a DeviceAccess
+// exists: closes device memory, and opens it again (which may be called when it is open).
+void close_device_memory();
+void reopen_device_memory();
+bool device_memory_closed();  // by close_device_memory()
+
 }  // namespace bitnet::emulator

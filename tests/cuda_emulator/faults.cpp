@@ -63,8 +63,9 @@ void on_fault(int, siginfo_t* info, void* context) {
     } else if (fiber->owns(info->si_addr)) {
       std::snprintf(fault_message, sizeof fault_message, "the stack of a CUDA thread overflowed");
     } else {
-      std::snprintf(fault_message, sizeof fault_message, "illegal address %p, %s", info->si_addr,
-                    where);
+      std::snprintf(
+          fault_message, sizeof fault_message, "illegal address %p, %s%s", info->si_addr, where,
+          device_memory_closed() ? ", before the kernel waited for its predecessors" : "");
     }
     allow_memory(fiber->stack_top() - 4096, 4096);
     land_on(*static_cast<ucontext_t*>(context), fiber->stack_top());

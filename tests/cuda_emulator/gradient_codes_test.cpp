@@ -6,6 +6,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <random>
 #include <vector>
@@ -30,14 +31,18 @@ struct Rounded {
   bool operator==(const Rounded&) const = default;
 };
 
+// All NaNs as one: which of them an operation makes is the processor's own affair.
+std::uint32_t bits_of(float x) {
+  return std::bit_cast<std::uint32_t>(std::isnan(x) ? std::numeric_limits<float>::quiet_NaN() : x);
+}
 std::vector<std::uint32_t> bits_of(const Floats& x) {
   std::vector<std::uint32_t> bits;
-  for (const float v : x) bits.push_back(std::bit_cast<std::uint32_t>(v));
+  for (const float v : x) bits.push_back(bits_of(v));
   return bits;
 }
 
-// Appends the codes of values, with zeros up to `padded`, and the scale.
-void round(const Floats& values, int padded, Rounded& to) {
+// Appends the codes of values, with zeros up to `padded`, and the scale times another.
+void round(const Floats& values, int padded, float times, Rounded& to) {
   float absmax = 0x1p-100f;
   for (const float v : values) {
     if (!(std::abs(v) <= absmax) && !std::isnan(absmax)) absmax = std::abs(v);
@@ -49,7 +54,7 @@ void round(const Floats& values, int padded, Rounded& to) {
                                    std::nearbyint(values[static_cast<std::size_t>(i)] * inv_scale))
                              : std::int8_t{0});
   }
-  to.scale.push_back(std::bit_cast<std::uint32_t>(absmax / 127.0f));
+  to.scale.push_back(bits_of(absmax / 127.0f * times));
 }
 
 std::size_t index(int row, int width, int column) {
@@ -57,26 +62,42 @@ std::size_t index(int row, int width, int column) {
          static_cast<std::size_t>(column);
 }
 
-Rounded rows_rounded(const Floats& dy, int rows, int columns) {
+// Gradients of products that share their input.
+struct Case {
+  int rows;
+  std::vector<int> columns;
+  std::vector<Floats> dy;
+  Floats act_scale;
+
+  float weight_scale(std::size_t g) const { return 0.3f + static_cast<float>(g); }
+};
+
+Rounded rows_rounded(const Case& c) {
   Rounded r;
-  for (int t = 0; t < rows; ++t) {
-    Floats row;
-    for (int i = 0; i < columns; ++i)
-      row.push_back(dy[index(t, columns, i % 4 * (columns / 4) + i / 4)]);
-    round(row, padded_outputs(columns / 4), r);
+  for (int t = 0; t < c.rows; ++t) {
+    for (std::size_t g = 0; g < c.dy.size(); ++g) {
+      const int columns = c.columns[g];
+      Floats row;
+      for (int i = 0; i < columns; ++i)
+        row.push_back(c.dy[g][index(t, columns, i % 4 * (columns / 4) + i / 4)]);
+      round(row, padded_outputs(columns / 4), c.weight_scale(g), r);
+    }
   }
   return r;
 }
 
-Rounded columns_rounded(const Floats& dy, const Floats& act_scale, int rows, int columns) {
+Rounded columns_rounded(const Case& c) {
   Rounded r;
-  for (int n = 0; n < columns; ++n) {
-    for (int first = 0; first < rows; first += kGradientStretch) {
-      Floats values;
-      for (int t = first; t < std::min(first + kGradientStretch, rows); ++t) {
-        values.push_back(dy[index(t, columns, n)] * act_scale[static_cast<std::size_t>(t)]);
+  for (std::size_t g = 0; g < c.dy.size(); ++g) {
+    for (int n = 0; n < c.columns[g]; ++n) {
+      for (int first = 0; first < c.rows; first += kGradientStretch) {
+        Floats values;
+        for (int t = first; t < std::min(first + kGradientStretch, c.rows); ++t) {
+          values.push_back(c.dy[g][index(t, c.columns[g], n)] *
+                           c.act_scale[static_cast<std::size_t>(t)]);
+        }
+        round(values, std::min(kGradientStretch, padded_tokens(c.rows) - first), 1, r);
       }
-      round(values, std::min(kGradientStretch, padded_tokens(rows) - first), r);
     }
   }
   return r;
@@ -90,31 +111,53 @@ Floats random_floats(int count, unsigned seed, float deviation) {
   return x;
 }
 
-void check_rounding_from(ConstReals from, const Floats& dy, const Floats& act_scale, int rows,
-                         int columns, cudaStream_t stream) {
-  const Rounded by_rows = rows_rounded(dy, rows, columns),
-                by_columns = columns_rounded(dy, act_scale, rows, columns);
-  DeviceArray<float> scales(act_scale);
+template <typename T>
+void check_rounding_of(const Case& c, std::deque<DeviceArray<T>>& dy, cudaStream_t stream) {
+  const Rounded by_rows = rows_rounded(c), by_columns = columns_rounded(c);
+  DeviceArray<float> scales(c.act_scale);
   DeviceArray<std::int8_t> row_codes(by_rows.codes.size()), column_codes(by_columns.codes.size());
   DeviceArray<float> row_scale(by_rows.scale.size()), column_scale(by_columns.scale.size());
-  REQUIRE(cuda_error(quantize_gradient_rows(from, rows, columns, row_codes.data(), row_scale.data(),
-                                            stream)) == "");
-  REQUIRE(cuda_error(quantize_gradient_columns(from, scales.data(), rows, columns,
-                                               column_codes.data(), column_scale.data(), stream)) ==
-          "");
+  std::deque<DeviceArray<float>> weight_scale;
+  GradientRows rows{};
+  for (std::size_t g = 0; g < dy.size(); ++g) {
+    rows.gradients.gradient[g] = {dy[g].data(), c.columns[g]};
+    weight_scale.emplace_back(Floats{c.weight_scale(g)});
+    rows.weight_scale[g] = weight_scale.back().data();
+  }
+  rows.gradients.count = static_cast<int>(dy.size());
+  rows.gradients.rows = c.rows;
+  rows.codes = row_codes.data();
+  rows.scale = row_scale.data();
+  const GradientColumns columns{rows.gradients, scales.data(), column_codes.data(),
+                                column_scale.data()};
+  REQUIRE(cuda_error(quantize_gradient_rows(rows, stream)) == "");
+  REQUIRE(cuda_error(quantize_gradient_columns(columns, stream)) == "");
   CHECK(Rounded{row_codes.to_host(), bits_of(row_scale.to_host())} == by_rows);
   CHECK(Rounded{column_codes.to_host(), bits_of(column_scale.to_host())} == by_columns);
 }
 
 // Of f32, and of bf16.
-void check_rounding(const Floats& dy, const Floats& act_scale, int rows, int columns) {
+void check_rounding(const Case& c) {
+  Case narrowed = c;
+  for (Floats& dy : narrowed.dy) dy = test::rounded_to_bf16(dy);
   test::in_each_execution([&] {
     const test::Stream stream;
-    DeviceArray<float> wide(dy);
-    DeviceArray<__nv_bfloat16> narrow(test::to_bf16(dy));
-    check_rounding_from(wide.data(), dy, act_scale, rows, columns, stream);
-    check_rounding_from(narrow.data(), test::rounded_to_bf16(dy), act_scale, rows, columns, stream);
+    std::deque<DeviceArray<float>> wide;
+    std::deque<DeviceArray<__nv_bfloat16>> narrow;
+    for (const Floats& dy : c.dy) {
+      wide.emplace_back(dy);
+      narrow.emplace_back(test::to_bf16(dy));
+    }
+    check_rounding_of(c, wide, stream);
+    check_rounding_of(narrowed, narrow, stream);
   });
+}
+
+Case random_case(int rows, const std::vector<int>& columns) {
+  Case c{rows, columns, {}, random_floats(rows, 2, 0.01f)};
+  unsigned seed = 10;
+  for (const int n : columns) c.dy.push_back(random_floats(rows * n, seed++, 1e-4f));
+  return c;
 }
 
 struct Shape {
@@ -126,8 +169,12 @@ TEST_CASE("The rounded gradients have the bits of the plain loops") {
   const Shape shape = GENERATE(Shape{1, 4}, Shape{17, 36}, Shape{256, 32}, Shape{257, 12},
                                Shape{530, 68}, Shape{3, 1052});
   CAPTURE(shape.rows, shape.columns);
-  check_rounding(random_floats(shape.rows * shape.columns, 1, 1e-4f),
-                 random_floats(shape.rows, 2, 0.01f), shape.rows, shape.columns);
+  check_rounding(random_case(shape.rows, {shape.columns}));
+}
+
+TEST_CASE("The rounded gradients of several products are joined") {
+  check_rounding(random_case(21, {36, 132, 4}));
+  check_rounding(random_case(270, {8, 64}));
 }
 
 TEST_CASE("The rounded gradients show what is not finite in the scale alone, and zeros as zeros") {
@@ -136,7 +183,7 @@ TEST_CASE("The rounded gradients show what is not finite in the scale alone, and
   for (int n = 0; n < columns; ++n) dy[index(4, columns, n)] = 0;
   dy[index(5, columns, 1)] = std::numeric_limits<float>::quiet_NaN();
   dy[index(6, columns, 2)] = -std::numeric_limits<float>::infinity();
-  check_rounding(dy, random_floats(rows, 4, 0.01f), rows, columns);
+  check_rounding({rows, {columns}, {dy}, random_floats(rows, 4, 0.01f)});
 }
 
 TEST_CASE("The transposed codes are the columns, with zeros after the last token") {
@@ -162,9 +209,16 @@ TEST_CASE("The transposed codes are the columns, with zeros after the last token
 }
 
 TEST_CASE("The operands of gradients are refused in shapes without a kernel") {
-  CHECK(quantize_gradient_rows(nullptr, 1, 6, nullptr, nullptr, nullptr) == cudaErrorInvalidValue);
-  CHECK(quantize_gradient_columns(nullptr, nullptr, 0, 4, nullptr, nullptr, nullptr) ==
-        cudaErrorInvalidValue);
+  GradientRows rows{};
+  rows.gradients.count = rows.gradients.rows = 1;
+  rows.gradients.gradient[0].columns = 6;
+  CHECK(quantize_gradient_rows(rows, nullptr) == cudaErrorInvalidValue);
+  rows.gradients.gradient[0].columns = 4, rows.gradients.count = kMostGradients + 1;
+  CHECK(quantize_gradient_rows(rows, nullptr) == cudaErrorInvalidValue);
+  GradientColumns columns{};
+  columns.gradients.count = 1;
+  columns.gradients.gradient[0].columns = 4;
+  CHECK(quantize_gradient_columns(columns, nullptr) == cudaErrorInvalidValue);
   CHECK(transpose_codes(nullptr, 1, 24, nullptr, nullptr) == cudaErrorInvalidValue);
 }
 

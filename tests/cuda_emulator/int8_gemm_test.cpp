@@ -25,7 +25,6 @@ struct Operands {
   int rows, columns, depth;
   Int8Scale kind;
   int group_size;
-  bool fused;
   std::vector<std::int8_t> a, b;
   Floats scale, row_scale, addend;
 
@@ -37,9 +36,8 @@ std::size_t index(int row, int width, int column) {
          static_cast<std::size_t>(column);
 }
 
-Operands random_operands(int rows, int columns, int depth, Int8Scale kind, int group_size,
-                         bool fused) {
-  Operands o{rows, columns, depth, kind, group_size, fused, {}, {}, {}, {}, {}};
+Operands random_operands(int rows, int columns, int depth, Int8Scale kind, int group_size) {
+  Operands o{rows, columns, depth, kind, group_size, {}, {}, {}, {}, {}};
   std::mt19937 random(static_cast<unsigned>(rows * 1000 + depth));
   const auto codes = [&](int count) {
     std::vector<std::int8_t> x(static_cast<std::size_t>(count));
@@ -54,10 +52,9 @@ Operands random_operands(int rows, int columns, int depth, Int8Scale kind, int g
   };
   o.a = codes(rows * depth);
   o.b = codes(columns * depth);
-  o.scale = floats(kind == Int8Scale::tensor          ? 1
-                   : kind == Int8Scale::column        ? columns
-                   : kind == Int8Scale::column_groups ? columns * o.groups()
-                                                      : rows * o.groups());
+  o.scale = floats(kind == Int8Scale::tensor   ? 1
+                   : kind == Int8Scale::column ? columns
+                                               : columns * o.groups());
   o.row_scale = floats(rows);
   o.addend = floats(rows * columns);
   for (auto& v : o.addend) v *= 1000;
@@ -78,16 +75,14 @@ float output(const Operands& o, int row, int column, const float* addend) {
     const float s = r * o.scale[o.kind == Int8Scale::column ? static_cast<std::size_t>(column) : 0];
     const auto value = static_cast<float>(sum(o, row, column, 0, o.depth));
     if (addend == nullptr) return s * value;
-    return o.fused ? std::fma(s, value, *addend) : *addend + s * value;
+    return *addend + s * value;
   }
-  const bool of_rows = o.kind == Int8Scale::row_groups;
-  float f = of_rows && addend != nullptr ? *addend : 0.0f;
+  float f = 0.0f;
   for (int g = 0; g < o.groups(); ++g) {
     const int end = std::min((g + 1) * o.group_size, o.depth);
-    f = std::fma(o.scale[index(of_rows ? row : column, o.groups(), g)],
+    f = std::fma(o.scale[index(column, o.groups(), g)],
                  static_cast<float>(sum(o, row, column, g * o.group_size, end)), f);
   }
-  if (of_rows) return f;
   return addend == nullptr ? f * r : *addend + f * r;
 }
 
@@ -120,14 +115,13 @@ struct OnDevice {
             o.group_size,
             row_scale.data(),
             kind == Addend::none ? nullptr : kind == Addend::apart ? addend.data() : y.data(),
-            o.fused,
             y.data()};
   }
 };
 
 void check_product(const Operands& o, Addend addend, Int8GemmTile tile) {
   const Floats expected = product(o, addend);
-  CAPTURE(o.rows, o.columns, o.depth, static_cast<int>(o.kind), o.group_size, o.fused,
+  CAPTURE(o.rows, o.columns, o.depth, static_cast<int>(o.kind), o.group_size,
           static_cast<int>(addend), tile == Int8GemmTile::large);
   test::in_each_execution([&] {
     const test::Stream stream;
@@ -146,34 +140,30 @@ TEST_CASE("The int8 product has the bits of the sum written out") {
   const Shape shape = GENERATE(Shape{1, 4, 16}, Shape{17, 68, 64}, Shape{70, 37, 208},
                                Shape{130, 132, 144}, Shape{64, 64, 320});
   const auto tile = GENERATE(Int8GemmTile::small, Int8GemmTile::large);
-  check_product(
-      random_operands(shape.rows, shape.columns, shape.depth, Int8Scale::tensor, 0, false),
-      Addend::none, tile);
+  check_product(random_operands(shape.rows, shape.columns, shape.depth, Int8Scale::tensor, 0),
+                Addend::none, tile);
 }
 
-TEST_CASE("The int8 product adds to what was there, by a sum or by an fma") {
+TEST_CASE("The int8 product adds to what was there") {
   const auto kind = GENERATE(Int8Scale::tensor, Int8Scale::column);
   const int columns = GENERATE(1, 19, 20);  // an odd number is stored one by one
-  const bool fused = GENERATE(false, true);
   const auto addend = GENERATE(Addend::none, Addend::apart, Addend::in_place);
-  check_product(random_operands(9, columns, 48, kind, 0, fused), addend, Int8GemmTile::small);
+  check_product(random_operands(9, columns, 48, kind, 0), addend, Int8GemmTile::small);
 }
 
 TEST_CASE("The int8 product with groups adds them in ascending order, each with its scale") {
-  const auto kind = GENERATE(Int8Scale::column_groups, Int8Scale::row_groups);
   struct Groups {
     int depth, size;
   };
   const auto groups = GENERATE(Groups{64, 64}, Groups{192, 64}, Groups{384, 128}, Groups{272, 256},
                                Groups{16, 256});
   const auto addend = GENERATE(Addend::none, Addend::in_place);
-  check_product(random_operands(35, 41, groups.depth, kind, groups.size, false), addend,
-                Int8GemmTile::small);
+  check_product(random_operands(35, 41, groups.depth, Int8Scale::column_groups, groups.size),
+                addend, Int8GemmTile::small);
 }
 
 TEST_CASE("The int8 product with groups has the same bits with large tiles") {
-  const auto kind = GENERATE(Int8Scale::column_groups, Int8Scale::row_groups);
-  check_product(random_operands(130, 132, 320, kind, 128, false), Addend::apart,
+  check_product(random_operands(130, 132, 320, Int8Scale::column_groups, 128), Addend::apart,
                 Int8GemmTile::large);
 }
 
@@ -181,7 +171,7 @@ TEST_CASE("The int8 product is rounded once into bf16, with what it adds to in f
   const auto kind = GENERATE(Int8Scale::tensor, Int8Scale::column, Int8Scale::column_groups);
   const int columns = GENERATE(19, 20);
   const auto addend = GENERATE(Addend::none, Addend::apart);
-  const Operands o = random_operands(9, columns, 128, kind, 64, true);
+  const Operands o = random_operands(9, columns, 128, kind, 64);
   const Floats expected = test::rounded_to_bf16(product(o, addend));
   CAPTURE(static_cast<int>(kind), columns, static_cast<int>(addend));
   test::in_each_execution([&] {
@@ -196,7 +186,7 @@ TEST_CASE("The int8 product is rounded once into bf16, with what it adds to in f
 }
 
 TEST_CASE("The int8 sums that another kernel left are rounded once into bf16") {
-  const Operands o = random_operands(3, 516, 32, Int8Scale::tensor, 0, true);
+  const Operands o = random_operands(3, 516, 32, Int8Scale::tensor, 0);
   const Floats expected = test::rounded_to_bf16(product(o, Addend::apart));
   std::vector<std::int32_t> sums;
   for (int t = 0; t < o.rows; ++t) {
@@ -214,19 +204,17 @@ TEST_CASE("The int8 sums that another kernel left are rounded once into bf16") {
   });
 }
 
-TEST_CASE(
-    "The int8 sums that another kernel left become kernel left become the same reals, also in "
-    "their own place") {
+TEST_CASE("The int8 sums that another kernel left become the same reals, also in their own place") {
   const auto kind = GENERATE(Int8Scale::tensor, Int8Scale::column);
   const int columns = GENERATE(4, 516);  // more than a block's part of a row
-  const bool fused = GENERATE(false, true), in_place = GENERATE(false, true);
-  const Operands o = random_operands(3, columns, 32, kind, 0, fused);
+  const bool in_place = GENERATE(false, true);
+  const Operands o = random_operands(3, columns, 32, kind, 0);
   const Floats expected = product(o, Addend::apart);
   std::vector<std::int32_t> sums;
   for (int t = 0; t < o.rows; ++t) {
     for (int n = 0; n < o.columns; ++n) sums.push_back(sum(o, t, n, 0, o.depth));
   }
-  CAPTURE(static_cast<int>(kind), columns, fused, in_place);
+  CAPTURE(static_cast<int>(kind), columns, in_place);
   test::in_each_execution([&] {
     const test::Stream stream;
     OnDevice device(o);

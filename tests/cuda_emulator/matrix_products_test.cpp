@@ -112,6 +112,43 @@ TEST_CASE("cuBLASLt's bf16 products are rounded once where the result is bf16") 
   });
 }
 
+// [rows, k] as [k, rows].
+std::vector<__nv_bfloat16> transposed(const std::vector<__nv_bfloat16>& x, std::int64_t rows,
+                                      std::int64_t k) {
+  std::vector<__nv_bfloat16> y;
+  for (std::int64_t i = 0; i < k; ++i) {
+    for (std::int64_t r = 0; r < rows; ++r) y.push_back(x[static_cast<std::size_t>(r * k + i)]);
+  }
+  return y;
+}
+
+TEST_CASE("cuBLASLt's bf16 products read operands that are contiguous along their rows") {
+  constexpr auto kAlongRows = OperandOrder::along_rows;
+  const MatrixShape plain = GENERATE(MatrixShape{8, 16, 24}, MatrixShape{16, 8, 5});
+  const Operands o(plain);
+  std::vector<float> expected;
+  for (const std::int32_t sum : o.product()) expected.push_back(static_cast<float>(sum) / 64);
+  test::in_each_execution([&] {
+    const test::Stream stream;
+    MatrixProducts products(stream);
+    const auto a = eighths(o.a), b = eighths(o.b);
+    DeviceArray<__nv_bfloat16> a_along_k(a), a_along_rows(transposed(a, plain.m, plain.k)),
+        b_along_rows(transposed(b, plain.n, plain.k));
+    DeviceArray<float> y(expected.size());
+    MatrixShape shape = plain;
+    shape.b = kAlongRows;
+    if (plain.k % 8 == 0) {
+      REQUIRE(products.bf16(shape, a_along_k.data(), b_along_rows.data(), y.data(), false));
+      CHECK(y.to_host() == expected);
+    }
+    shape.a = kAlongRows;
+    REQUIRE(products.bf16(shape, a_along_rows.data(), b_along_rows.data(), y.data(), false));
+    CHECK(y.to_host() == expected);
+    shape.n = 12;  // lines that do not begin at 16 bytes
+    CHECK(!products.bf16(shape, a_along_rows.data(), b_along_rows.data(), y.data(), false));
+  });
+}
+
 TEST_CASE("Products that cuBLASLt has no algorithm for are refused and leave the result alone",
           "[emulator]") {
   emulator::reset();

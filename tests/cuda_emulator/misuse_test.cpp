@@ -428,6 +428,62 @@ TEST_CASE("Wrong masks of warp collectives are found") {
   CHECK(execute(run_of(good_mask_kernel, 40, {}, 64)).found);
 }
 
+// --- launches that may overlap their predecessors ---
+
+__global__ void waiting_kernel(int* out) {
+  gpu::prefetch_to_l2(out, 32);
+  gpu::wait_for_predecessors();
+  out[threadIdx.x] = 1;
+}
+__global__ void early_read_kernel(int* out) {
+  const int before = out[threadIdx.x];
+  gpu::wait_for_predecessors();
+  out[threadIdx.x] = before;
+}
+__global__ void never_waiting_kernel(int*) {}
+__global__ void partly_waiting_kernel(int* out) {
+  if (threadIdx.x == 31) return;
+  gpu::wait_for_predecessors();
+  out[threadIdx.x] = 1;
+}
+__global__ void long_prefetch_kernel(int* out) {
+  gpu::prefetch_to_l2(out, 144);
+  gpu::wait_for_predecessors();
+}
+__global__ void odd_prefetch_kernel(int* out) {
+  gpu::prefetch_to_l2(out + 1, 16);
+  gpu::wait_for_predecessors();
+}
+
+Outcome execute_overlapping(Kernel kernel) {
+  return execute([kernel] {
+    int* data = nullptr;
+    cudaMalloc(reinterpret_cast<void**>(&data), 128);
+    cudaMemset(data, 0, 128);
+    gpu::launch_overlapping(kernel, dim3(3), dim3(32), 0, nullptr, data);
+    const bool right = cudaDeviceSynchronize() == cudaSuccess;
+    cudaFree(data);
+    return right;
+  });
+}
+
+TEST_CASE("What a kernel does before its predecessors are done is found") {
+  CHECK(!execute_overlapping(waiting_kernel).found);
+  const std::pair<Kernel, const char*> planted[] = {
+      {early_read_kernel, "before the kernel waited for its predecessors"},
+      {never_waiting_kernel, "had not waited for its predecessors"},
+      {partly_waiting_kernel, "had not waited for its predecessors"},
+      {long_prefetch_kernel, "that are not device memory"},
+      {odd_prefetch_kernel, "must be multiples of 16"},
+  };
+  for (const auto& [kernel, text] : planted) {
+    const Outcome bad = execute_overlapping(kernel);
+    INFO(text << ": " << bad.text);
+    CHECK(bad.found);
+    if (!kSanitized) CHECK(bad.text.find(text) != std::string::npos);
+  }
+}
+
 // --- streams ---
 
 // One stream doubles what the other one uploads.

@@ -68,7 +68,7 @@ Packed pack(WeightCode kind, const std::vector<float>& w, std::size_t group,
                        factors.data(),
                        packed.data(),
                        count_flips ? flips.data() : nullptr};
-  REQUIRE(cuda_error(pack_weights(kind, op, stream)) == "");
+  REQUIRE(cuda_error(pack_weights(kind, std::span(&op, 1), stream)) == "");
   return {packed.to_host(), flips.to_host()[0]};
 }
 
@@ -103,6 +103,45 @@ TEST_CASE("The packed weights have the codes and changes of the plain loops") {
     CHECK(pack(kind, w, of_constant, constants, packed) == Packed{packed, 0});
     CHECK(pack(kind, w, of_constant, constants, before, false) == Packed{packed, -1});
   });
+}
+
+TEST_CASE("The packed weights of many matrices are those of each") {
+  constexpr std::size_t kMatrices = 120;  // two launches
+  const std::vector<float> w = test::plain_numbers(kMatrices * 64 + 8192, 9);
+  struct Matrix {
+    std::size_t first, count, group;
+  };
+  std::vector<Matrix> matrices = {{0, 8192, 8192}};  // two blocks
+  while (matrices.size() < kMatrices)
+    matrices.push_back({matrices.back().first + matrices.back().count, 64,
+                        matrices.size() % 2 == 0 ? std::size_t{64} : std::size_t{16}});
+  const Bytes before = some_bytes(w.size() / 4);
+  DeviceArray<float> weights(w), constants(constants_for(w, 16));
+  DeviceArray<std::uint8_t> packed(before);
+  DeviceArray<int> flips(std::vector<int>(kMatrices, -1));
+  std::vector<PackWeights> ops;
+  std::vector<int> expected_changes;
+  Bytes expected = before;
+  for (const Matrix& m : matrices) {
+    const std::size_t i = ops.size();
+    ops.push_back({weights.data() + m.first, static_cast<std::int64_t>(m.count),
+                   static_cast<std::int64_t>(m.group), constants.data() + i,
+                   packed.data() + m.first / 4, i % 5 == 4 ? nullptr : flips.data() + i});
+    const auto part = [&](const auto& x, std::size_t first, std::size_t count) {
+      const auto from = x.begin() + static_cast<std::ptrdiff_t>(first);
+      return std::remove_cvref_t<decltype(x)>(from, from + static_cast<std::ptrdiff_t>(count));
+    };
+    const Bytes of_matrix = expected_packed(WeightCode::ternary, part(w, m.first, m.count), m.group,
+                                            part(constants_for(w, 16), i, m.count / m.group));
+    expected_changes.push_back(
+        i % 5 == 4 ? -1 : expected_flips(part(before, m.first / 4, m.count / 4), of_matrix));
+    std::copy(of_matrix.begin(), of_matrix.end(),
+              expected.begin() + static_cast<std::ptrdiff_t>(m.first / 4));
+  }
+  const test::Stream stream;
+  REQUIRE(cuda_error(pack_weights(WeightCode::ternary, ops, stream)) == "");
+  CHECK(packed.to_host() == expected);
+  CHECK(flips.to_host() == expected_changes);
 }
 
 TEST_CASE("The codes of ties, zeros and numbers that are not finite are as defined") {
@@ -166,9 +205,9 @@ TEST_CASE("The codes are counted in any number of bytes at any address") {
 
 TEST_CASE("The packing and unpacking refuse sizes that do not fit") {
   const auto refused = [](std::int64_t elements, std::int64_t group) {
+    const PackWeights op{nullptr, elements, group, nullptr, nullptr, nullptr};
     const bool packs =
-        pack_weights(WeightCode::ternary, {nullptr, elements, group, nullptr, nullptr, nullptr},
-                     nullptr) != cudaErrorInvalidValue;
+        pack_weights(WeightCode::ternary, std::span(&op, 1), nullptr) != cudaErrorInvalidValue;
     const bool unpacks = unpack_weights({nullptr, nullptr, elements, group, nullptr}, nullptr) !=
                          cudaErrorInvalidValue;
     return !packs && !unpacks;

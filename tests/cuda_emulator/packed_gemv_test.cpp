@@ -137,7 +137,8 @@ void check_products(const Case& c) {
 TEST_CASE("The packed product has the bits of the sum over unpacked weights") {
   const int tokens = GENERATE(1, 2, 3, 4, 5, 8);
   const int columns = GENERATE(4, 36);
-  const int depth = GENERATE(64, 1088);  // one lane's part of a row, and more than 32 lanes' worth
+  // A part of a warp's step; two, four and eight warps for a row; and columns for a second round.
+  const int depth = GENERATE(64, 576, 1088, 4160, 16448);
   CAPTURE(tokens, columns, depth);
   check_products(make_case(tokens, depth, {{columns, 0, Residual::none, {}, {}, {}}}));
 }

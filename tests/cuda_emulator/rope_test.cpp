@@ -89,8 +89,71 @@ TEST_CASE("The rotation of bf16 is that of its floats, rounded once") {
   });
 }
 
+// q, k, v of one sequence; `sentinel` is what the rows of the caches hold before.
+template <typename Cache>
+void check_append(const Case& c, int kv_heads, Cache sentinel) {
+  const int positions = c.first + c.tokens + 2, kv_width = kv_heads * c.head_dim;
+  const auto numbers = [&](int heads, unsigned seed) {
+    return random_floats(c.tokens * heads * c.head_dim, seed);
+  };
+  const std::vector<float> q = numbers(c.heads, 5), k = numbers(kv_heads, 6),
+                           v = numbers(kv_heads, 7),
+                           table = random_floats(positions * c.head_dim, 8);
+  const Case of_keys{1, c.tokens, kv_heads, c.head_dim, c.first};
+  const std::vector<float> turned_q = turned(c, q, table, 1.0f),
+                           turned_k = turned(of_keys, k, table, 1.0f);
+  const auto cache_with = [&](const std::vector<float>& rows) {
+    std::vector<float> all(static_cast<std::size_t>(positions * kv_width),
+                           static_cast<float>(sentinel));
+    for (std::size_t i = 0; i < rows.size(); ++i) {
+      all[static_cast<std::size_t>(c.first * kv_width) + i] =
+          static_cast<float>(static_cast<Cache>(rows[i]));
+    }
+    return all;
+  };
+  test::in_each_execution([&] {
+    const test::Stream stream;
+    DeviceArray<float> query(q), key(k), value(v), angles(table);
+    const std::vector<Cache> before(static_cast<std::size_t>(positions * kv_width), sentinel);
+    DeviceArray<Cache> keys(before), values(before);
+    DeviceArray<int> base(std::vector<int>{c.first + 1});
+    REQUIRE(cuda_error(rope_append(RopeAppend<Cache>{query.data(),
+                                                     key.data(),
+                                                     value.data(),
+                                                     keys.data(),
+                                                     values.data(),
+                                                     angles.data(),
+                                                     {base.data(), -1},
+                                                     c.tokens,
+                                                     c.heads,
+                                                     kv_heads,
+                                                     c.head_dim},
+                                   stream)) == "");
+    CHECK(query.to_host() == turned_q);
+    CHECK(key.to_host() == turned_k);
+    const auto widened = [](const std::vector<Cache>& x) {
+      return std::vector<float>(x.begin(), x.end());
+    };
+    CHECK(widened(keys.to_host()) == cache_with(turned_k));
+    CHECK(widened(values.to_host()) == cache_with(v));
+  });
+}
+
+TEST_CASE("The rotation that appends leaves turned keys and values in a cache of either type") {
+  // One block and several; heads without whole quads; more values than turned fours.
+  const Case c = GENERATE(Case{1, 1, 1, 16, 0}, Case{1, 3, 20, 32, 2}, Case{1, 2, 3, 6, 1},
+                          Case{1, 1, 65, 16, 3});
+  const int kv_heads = c.heads == 20 ? 5 : c.heads;
+  CAPTURE(c.tokens, c.heads, c.head_dim);
+  check_append<float>(c, kv_heads, 7.0f);
+  check_append<__half>(c, kv_heads, __float2half_rn(7.0f));
+}
+
 TEST_CASE("The rotation refuses an odd head") {
   CHECK(rope({nullptr, nullptr, {}, 1.0f, 1, 1, 1, 3}, nullptr) == cudaErrorInvalidValue);
+  RopeAppend<float> op{};
+  op.tokens = op.heads = op.kv_heads = 1, op.head_dim = 3;
+  CHECK(rope_append(op, nullptr) == cudaErrorInvalidValue);
 }
 
 }  // namespace

@@ -63,7 +63,7 @@ std::size_t reset() {
 }
 
 cudaError_t enqueue_kernel(const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
-                           cudaStream_t stream, std::function<void()> body) {
+                           cudaStream_t stream, Overlap overlap, std::function<void()> body) {
   const Lock lock(runtime_mutex());
   if (device_error() != cudaSuccess) return returned(device_error());
   if (sticky_error() != cudaSuccess) return returned(sticky_error());
@@ -78,7 +78,7 @@ cudaError_t enqueue_kernel(const void* kernel, dim3 grid, dim3 block, std::size_
   if (shared_bytes > std::max(limit, kStaticSharedLimit)) return returned(cudaErrorInvalidValue);
   const bool opt_in = limit > kStaticSharedLimit;
   return enqueue(stream, [=, body = std::move(body)] {
-    cudaError_t error = run_grid(grid, block, shared_bytes, opt_in, body);
+    cudaError_t error = run_grid(grid, block, shared_bytes, opt_in, overlap, body);
     if (error == cudaSuccess && !device_memory_fences_intact()) {
       error = cudaErrorIllegalAddress;
       set_failure("a kernel wrote right before or behind an allocation of device memory");

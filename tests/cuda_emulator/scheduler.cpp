@@ -11,6 +11,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "tests/cuda_emulator/device_memory.h"
 #include "tests/cuda_emulator/emulator.h"
 #include "tests/cuda_emulator/faults.h"
 #include "tests/cuda_emulator/sanitizers.h"
@@ -72,13 +73,15 @@ void Scheduler::record(cudaError_t error, const std::string& message) {
 
 // --- grids and blocks ---
 
+// The first block of a launch that may overlap its predecessors begins with device memory closed.
 cudaError_t Scheduler::run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, bool shared_opt_in,
-                                const std::function<void()>& body) {
+                                Overlap overlap, const std::function<void()>& body) {
   const UnwatchedScope unwatched;
   catch_faults_of_this_thread();
   executing = this;
   ++statistics().launches;
   body_ = &body;
+  overlap_ = overlap;
   block_shape_ = block;
   error_ = cudaSuccess;
   emulated_block_shape = block;
@@ -94,11 +97,13 @@ cudaError_t Scheduler::run_grid(dim3 grid, dim3 block, std::size_t shared_bytes,
   } else if (schedule != Schedule::forward) {
     std::shuffle(order.begin(), order.end(), random_);
   }
+  if (overlap == Overlap::allowed) close_device_memory();
   for (const unsigned b : order) {
     shared_.begin_block(shared_bytes, shared_opt_in, config().poison);
     run_block({b % grid.x, b / grid.x % grid.y, b / grid.x / grid.y});
     if (error_ != cudaSuccess) break;
   }
+  reopen_device_memory();
   acquire_order(&end_token_);
   return error_;
 }
@@ -112,6 +117,7 @@ void Scheduler::begin_block(int threads) {
     t.index = {n % block_shape_.x, n / block_shape_.x % block_shape_.y,
                n / block_shape_.x / block_shape_.y};
     t.state = ThreadState::fresh;
+    t.waited = false;
     t.fiber = nullptr;
   }
   warps_.resize((static_cast<std::size_t>(threads) + 31) / 32);
@@ -227,6 +233,9 @@ void Scheduler::finish_thread() {
     fail(Site(), "the thread ended with cp.async copies that nothing waited for");
   }
   t.copy_groups.clear();
+  if (overlap_ == Overlap::allowed && !t.waited) {
+    fail(Site(), "a thread of an overlapping launch ended and had not waited for its predecessors");
+  }
   t.state = ThreadState::done;
   warps_[static_cast<std::size_t>(t.number) / 32].exited |= 1U << (t.number % 32);
   ++done_;
@@ -391,14 +400,31 @@ void kernel_failure(Site site, const char* format, ...) {
 int lane_index() { return Scheduler::current().thread().number % 32; }
 void block_barrier(Site site) { Scheduler::current().barrier(site); }
 
+void wait_for_predecessors() {
+  const UnwatchedScope unwatched;
+  Scheduler::current().thread().waited = true;
+  reopen_device_memory();
+}
+
+void prefetch_to_l2(const void* from, std::size_t bytes, Site site) {
+  const UnwatchedScope unwatched;
+  if (reinterpret_cast<std::uintptr_t>(from) % 16 != 0 || bytes % 16 != 0 || bytes == 0) {
+    kernel_failure(site, "a prefetch of %zu bytes: address and number must be multiples of 16",
+                   bytes);
+  }
+  if (!device_memory_holds(from, bytes)) {
+    kernel_failure(site, "a prefetch of %zu bytes that are not device memory", bytes);
+  }
+}
+
 void warp_collective(unsigned mask, const char* kind, void* lane_data, CollectiveBody body,
                      Site site) {
   Scheduler::current().collective(mask, kind, lane_data, body, site);
 }
 
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, bool shared_opt_in,
-                     const std::function<void()>& body) {
-  return Scheduler::current().run_grid(grid, block, shared_bytes, shared_opt_in, body);
+                     Overlap overlap, const std::function<void()>& body) {
+  return Scheduler::current().run_grid(grid, block, shared_bytes, shared_opt_in, overlap, body);
 }
 
 }  // namespace bitnet::emulator

@@ -30,6 +30,7 @@ struct CudaThread {
   int number = 0;  // in the block
   uint3 index{};
   ThreadState state = ThreadState::fresh;
+  bool waited = false;  // for the kernel's predecessors
   Fiber* fiber = nullptr;
   const char* waits_for = "";
   Site waits_at;
@@ -62,7 +63,7 @@ class Scheduler {
   ~Scheduler();
 
   cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, bool shared_opt_in,
-                       const std::function<void()>& body);
+                       Overlap overlap, const std::function<void()>& body);
 
   // --- on the fiber of a CUDA thread ---
   CudaThread& thread() { return *running_; }
@@ -105,6 +106,7 @@ class Scheduler {
   RandomBits random_{1};
   CudaThread* running_ = nullptr;
   const std::function<void()>* body_ = nullptr;
+  Overlap overlap_ = Overlap::never;
   dim3 block_shape_;
   int done_ = 0;
   int at_barrier_ = 0;

@@ -20,6 +20,11 @@ using Site = std::source_location;
 int lane_index();
 void block_barrier(Site site);
 
+// Of an overlapping launch: opens device memory, which its first block finds closed.
+void wait_for_predecessors();
+// Fails unless the bytes are device memory and their address and number multiples of 16.
+void prefetch_to_l2(const void* from, std::size_t bytes, Site site);
+
 // All lanes of `mask` call it with the same mask, kind and place. The last lane to arrive calls
 // body once, with the lane_data of every lane in the mask; then all continue.
 using CollectiveBody = void (*)(void* const* lane_data, unsigned mask);
@@ -37,9 +42,11 @@ void* dynamic_shared_memory();
 // Fails unless the bytes lie inside one shared variable.
 void require_shared(const void* from, std::size_t bytes, const char* kind, Site site);
 
-// Checks the launch as the runtime does and puts it into the stream.
+// Checks the launch as the runtime does and puts it into the stream. Of one that may overlap its
+// predecessors every thread must wait for them, and touch no device memory before.
+enum class Overlap : bool { never, allowed };
 cudaError_t enqueue_kernel(const void* kernel, dim3 grid, dim3 block, std::size_t shared_bytes,
-                           cudaStream_t stream, std::function<void()> body);
+                           cudaStream_t stream, Overlap overlap, std::function<void()> body);
 
 // The text behind last_failure().
 void set_failure(const char* message);
@@ -47,6 +54,6 @@ void forget_failure();
 
 // Executes a grid now, on the calling host thread.
 cudaError_t run_grid(dim3 grid, dim3 block, std::size_t shared_bytes, bool shared_opt_in,
-                     const std::function<void()>& body);
+                     Overlap overlap, const std::function<void()>& body);
 
 }  // namespace bitnet::emulator

@@ -37,26 +37,40 @@ Statistics expected_statistics(const std::vector<float>& w, std::size_t group) {
   return s;
 }
 
-Statistics run(const std::vector<float>& w, std::size_t group, bool scales = true,
-               bool means = true) {
+// Of matrices that lie one behind the other: the statistics of each.
+std::vector<Statistics> run_all(const std::vector<float>& w,
+                                const std::vector<std::size_t>& sizes) {
   const test::Stream stream;
-  const std::size_t groups = w.size() / group;
-  const auto elements = static_cast<std::int64_t>(w.size());
-  const auto group_size = static_cast<std::int64_t>(group);
-  DeviceArray<float> weights(w), scale(groups), mean(groups);
-  const auto tiles = static_cast<std::size_t>(statistics_tiles(elements, group_size));
-  DeviceArray<double> tile_sums(std::max<std::size_t>(tiles, 1));
-  const WeightStatistics op{weights.data(),
-                            elements,
-                            group_size,
-                            scales ? scale.data() : nullptr,
-                            means ? mean.data() : nullptr,
-                            tile_sums.data()};
-  REQUIRE(cuda_error(weight_statistics(op, stream)) == "");
-  Statistics s;
-  if (scales) s.scales = scale.to_host();
-  if (means) s.means = mean.to_host();
-  return s;
+  DeviceArray<float> weights(w), results(2 * sizes.size());
+  std::vector<Statistics> all(sizes.size());
+  for (const WeightStatistic which : {WeightStatistic::scale, WeightStatistic::mean}) {
+    const bool scale = which == WeightStatistic::scale;
+    std::vector<WholeStatistic> matrices;
+    std::vector<TensorToSum> to_sum;
+    std::size_t first = 0;
+    for (const std::size_t size : sizes) {
+      to_sum.push_back({weights.data() + first, static_cast<std::int64_t>(size)});
+      matrices.push_back({to_sum.back(), results.data() + matrices.size()});
+      first += size;
+    }
+    DeviceArray<double> tiles(static_cast<std::size_t>(tensor_sum_tiles(to_sum)));
+    REQUIRE(cuda_error(whole_statistics(which, matrices, tiles.data(), stream)) == "");
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      (scale ? all[i].scales : all[i].means).push_back(results.to_host()[i]);
+  }
+  return all;
+}
+
+Statistics run_groups(const std::vector<float>& w, std::size_t group) {
+  const test::Stream stream;
+  DeviceArray<float> weights(w), results(w.size() / group);
+  const auto of = [&](WeightStatistic which) {
+    const GroupStatistics op{weights.data(), static_cast<std::int64_t>(w.size()),
+                             static_cast<std::int64_t>(group), results.data()};
+    REQUIRE(cuda_error(group_statistics(which, op, stream)) == "");
+    return results.to_host();
+  };
+  return {of(WeightStatistic::scale), of(WeightStatistic::mean)};
 }
 
 TEST_CASE("The scale and mean of all weights have the bits of the plain loops") {
@@ -64,29 +78,37 @@ TEST_CASE("The scale and mean of all weights have the bits of the plain loops") 
   CAPTURE(count);
   const std::vector<float> w = test::plain_numbers(count, 2);
   const Statistics expected = expected_statistics(w, count);
-  test::in_each_execution([&] {
-    CHECK(run(w, count) == expected);
-    CHECK(run(w, count, true, false).scales == expected.scales);
-    CHECK(run(w, count, false, true).means == expected.means);
-  });
+  test::in_each_execution([&] { CHECK(run_all(w, {count}) == std::vector{expected}); });
+}
+
+TEST_CASE("The scales and means of many matrices are those of each") {
+  std::vector<std::size_t> sizes = {4096 * 130 + 7, 4096, 1};  // 128 tile sums are staged at once
+  while (sizes.size() < 260) sizes.push_back(3 + sizes.size() % 40);  // three launches
+  std::size_t count = 0;
+  for (const std::size_t size : sizes) count += size;
+  const std::vector<float> w = test::plain_numbers(count, 5);
+  std::vector<Statistics> expected;
+  std::size_t first = 0;
+  for (const std::size_t size : sizes) {
+    const auto from = w.begin() + static_cast<std::ptrdiff_t>(first);
+    expected.push_back(expected_statistics({from, from + static_cast<std::ptrdiff_t>(size)}, size));
+    first += size;
+  }
+  CHECK(run_all(w, sizes) == expected);
 }
 
 TEST_CASE("The scales and means of groups have the bits of the plain loops") {
-  const std::size_t group = GENERATE(64, 192, 320, 4096, 4160);
-  const std::size_t groups = GENERATE(2, 8, 9);  // the 8 groups of a block
+  const std::size_t group = GENERATE(64, 192, 512, 576, 4096, 4160);  // a piece, a tile
+  const std::size_t groups = GENERATE(2, 8, 9);                       // the 8 groups of a block
   CAPTURE(group, groups);
   const std::vector<float> w = test::plain_numbers(group * groups, 3);
   const Statistics expected = expected_statistics(w, group);
-  test::in_each_execution([&] {
-    CHECK(run(w, group) == expected);
-    CHECK(run(w, group, true, false).scales == expected.scales);
-    CHECK(run(w, group, false, true).means == expected.means);
-  });
+  test::in_each_execution([&] { CHECK(run_groups(w, group) == expected); });
 }
 
 TEST_CASE("The scale of weights that are zero has its lower bound") {
-  CHECK(run(std::vector<float>(256), 256) == Statistics{{1e-5f}, {0.0f}});
-  CHECK(run(std::vector<float>(128), 64) == Statistics{{1e-5f, 1e-5f}, {0.0f, 0.0f}});
+  CHECK(run_all(std::vector<float>(256), {256})[0] == Statistics{{1e-5f}, {0.0f}});
+  CHECK(run_groups(std::vector<float>(128), 64) == Statistics{{1e-5f, 1e-5f}, {0.0f, 0.0f}});
 }
 
 TEST_CASE("The scale and mean of weights show what is not finite") {
@@ -94,7 +116,7 @@ TEST_CASE("The scale and mean of weights show what is not finite") {
   std::vector<float> w = test::plain_numbers(256, 4);
   w[3] = -kInfinity;
   w[70] = std::numeric_limits<float>::quiet_NaN();
-  const Statistics groups = run(w, 64), all = run(w, 256);
+  const Statistics groups = run_groups(w, 64), all = run_all(w, {256})[0];
   CHECK(groups.scales[0] == kInfinity);
   CHECK(groups.means[0] == -kInfinity);
   CHECK(std::isnan(groups.scales[1]));
@@ -106,15 +128,18 @@ TEST_CASE("The scale and mean of weights show what is not finite") {
 
 TEST_CASE("The statistics of weights refuse sizes that do not fit") {
   float x = 0;
-  const auto refused = [&](std::int64_t elements, std::int64_t group, float* scales) {
-    return weight_statistics({&x, elements, group, scales, nullptr, nullptr}, nullptr) ==
+  const auto refused = [&](std::int64_t elements, std::int64_t group) {
+    return group_statistics(WeightStatistic::scale, {&x, elements, group, &x}, nullptr) ==
            cudaErrorInvalidValue;
   };
-  CHECK(refused(0, 1, &x));
-  CHECK(refused(256, 0, &x));
-  CHECK(refused(256, 60, &x));
-  CHECK(refused(256, 64, nullptr));
-  CHECK(refused(std::int64_t{1} << 32, 64, &x));
+  CHECK(refused(0, 4));
+  CHECK(refused(256, 0));
+  CHECK(refused(256, 60));
+  CHECK(refused(252, 63));
+  CHECK(refused(std::int64_t{1} << 32, 64));
+  const WholeStatistic none{{&x, 0}, &x};
+  CHECK(whole_statistics(WeightStatistic::mean, std::span(&none, 1), nullptr, nullptr) ==
+        cudaErrorInvalidValue);
 }
 
 }  // namespace

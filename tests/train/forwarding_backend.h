@@ -46,9 +46,9 @@ class ForwardingBackend : public Backend {
   void dequantize_activations(ConstTensorView c, ConstTensorView s, TensorView x) override {
     to_.dequantize_activations(c, s, x);
   }
-  void quantize_weights(const WeightQuantizer& q, ConstTensorView w, TensorView p, TensorView s,
-                        TensorView flips) override {
-    to_.quantize_weights(q, w, p, s, flips);
+  void quantize_weights(const WeightQuantizer& q,
+                        std::span<const WeightQuantization> matrices) override {
+    to_.quantize_weights(q, matrices);
   }
   void dequantize_weights(ConstTensorView p, ConstTensorView s, TensorView w) override {
     to_.dequantize_weights(p, s, w);
@@ -56,7 +56,9 @@ class ForwardingBackend : public Backend {
   void blend(ConstTensorView x, ConstTensorView q, float a, TensorView out) override {
     to_.blend(x, q, a, out);
   }
-  CodeCounts count_codes(ConstTensorView p) override { return to_.count_codes(p); }
+  void count_codes(std::span<const ConstTensorView> p, std::span<CodeCounts> c) override {
+    to_.count_codes(p, c);
+  }
   void norm_quantize(const NormArguments& n, ConstTensorView x, TensorView c, TensorView a,
                      TensorView s) override {
     to_.norm_quantize(n, x, c, a, s);
@@ -117,13 +119,12 @@ class ForwardingBackend : public Backend {
                      TensorView d) override {
     to_.cross_entropy(l, t, loss, s, d);
   }
-  void adamw(const AdamWStep& s, ConstTensorView g, TensorView p, TensorView m,
-             TensorView v) override {
-    to_.adamw(s, g, p, m, v);
+  void adamw(const AdamWStep& s, std::span<const AdamWParameter> parameters) override {
+    to_.adamw(s, parameters);
   }
-  double sum(ConstTensorView x) override { return to_.sum(x); }
-  void sums_of_squares(std::span<const ConstTensorView> x, std::span<double> sums) override {
-    to_.sums_of_squares(x, sums);
+  void sums(std::span<const ConstTensorView> x, std::span<const ConstTensorView> squared,
+            std::span<double> sums) override {
+    to_.sums(x, squared, sums);
   }
 
  private:

@@ -123,9 +123,10 @@ RunConfig read_run_config(std::string_view text, const std::string& path,
   const auto model = document.find("model");
   if (model != document.end()) {
     const auto profile = model->find("profile");
+    const auto* name = profile == model->end() ? nullptr : profile->get_ptr<const std::string*>();
     const auto& names = profile_names();  // any other is refused below, with its place
-    if (profile != model->end() && std::find(names.begin(), names.end(), *profile) != names.end())
-      apply_profile(profile->get_ref<const std::string&>(), config.model);
+    if (name != nullptr && std::find(names.begin(), names.end(), *name) != names.end())
+      apply_profile(*name, config.model);
   }
   read_section("model");
   read_section("data");

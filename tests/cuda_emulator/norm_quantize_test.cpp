@@ -137,6 +137,18 @@ TEST_CASE("The norm reads bf16 exactly, and rounds once where its result is bf16
   });
 }
 
+TEST_CASE("A row has the same bits when it is the only one") {
+  const int width = GENERATE(64, 260, 4100, 8192, 16388);
+  const auto kind = GENERATE(RowNormKind::none, RowNormKind::rms, RowNormKind::layer);
+  CAPTURE(width);
+  const Floats x = random_floats(width, 9, 0.5f), gain = random_floats(width, 10);
+  const Result expected = expected_result(kind, x, gain, width);
+  test::in_each_execution([&] {
+    DeviceArray<float> inputs(x);
+    CHECK(run_rows(PlainRows{inputs.data()}, kind, gain, 1, width) == expected);
+  });
+}
+
 TEST_CASE("The norm of bf16 rows that are aligned to single elements has the same bits") {
   const int width = 520;
   const auto x = test::to_bf16(random_floats(1 + 2 * width, 12));

@@ -101,8 +101,8 @@ def decoding(m, context):
 
 
 def training(m, sequences, tokens):
-    """The kernels of one update of sequences × tokens rows, with int8 gradients; activations between kernels are fp32. As many KV heads
-    as query heads."""
+    """The kernels of one update of sequences × tokens rows, with int8 gradients. What the products write and their gradients read is bf16;
+    the rows of all other kernels are counted as fp32. As many KV heads as query heads."""
     assert m.G == m.H
     rows, kv, pairs = sequences * tokens, m.G * m.E, tokens * (tokens + 1) / 2
     work = []
@@ -114,14 +114,13 @@ def training(m, sequences, tokens):
         product = 2 * rows * n * k
         shape = f"{label}: {rows} × {n} × {k}"
         work += [
-            Work("unpack_codes", f"{label}: {n} × {k}", times, n * k / 4 + n * k),
-            Work("int8_gemm y", shape, times, rows * k + n * k + 4 * rows * n, product, "int8"),
-            Work("quantize_gradient_rows", f"{label}: {rows} × {n}", times, 4 * rows * n + rows * n),
+            Work("packed_gemm y", shape, times, rows * k + n * k / 4 + 2 * rows * n, product, "int8"),
+            Work("quantize_gradient_rows", f"{label}: {rows} × {n}", times, 2 * rows * n + rows * n),
             Work("unpack_transposed", f"{label}: {n} × {k}", times, n * k / 4 + n * k),
-            Work("int8_gemm dx", shape, times, rows * n + n * k + 2 * 4 * rows * k, product, "int8"),
-            Work("quantize_gradient_columns", f"{label}: {rows} × {n}", times, 4 * rows * n + rows * n),
+            Work("gradient_gemm dx", shape, times, rows * n + n * k + 2 * rows * k, product, "int8"),
+            Work("quantize_gradient_columns", f"{label}: {rows} × {n}", times, 2 * rows * n + rows * n),
             Work("transpose_codes", f"{label}: {rows} × {k}", times, 2 * rows * k),
-            Work("int8_gemm dw", shape, times, rows * n + rows * k + 2 * 4 * n * k, product, "int8"),
+            Work("gradient_gemm dw", shape, times, rows * n + rows * k + 2 * 4 * n * k, product, "int8"),
         ]
     width = m.H * m.E
     operands = 2 * rows * (width + 2 * kv)

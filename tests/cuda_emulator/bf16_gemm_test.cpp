@@ -83,7 +83,7 @@ TEST_CASE("The bf16 product has the bits of the sum written out") {
 }
 
 TEST_CASE("The bf16 product adds to what is there, at any address of a float") {
-  const int columns = GENERATE(6, 7), offset = GENERATE(0, 1);
+  const int columns = GENERATE(6, 7, 8), offset = GENERATE(0, 1);
   const Operands o = random_operands(19, columns, 40);
   std::vector<float> expected = product(o, 1000);
   expected.insert(expected.begin(), static_cast<std::size_t>(offset), 1000.0f);
@@ -99,7 +99,7 @@ TEST_CASE("The bf16 product adds to what is there, at any address of a float") {
 }
 
 TEST_CASE("The bf16 product is rounded once into bf16, alone or with what is there") {
-  const int columns = GENERATE(6, 7), offset = GENERATE(0, 1);
+  const int columns = GENERATE(6, 7, 8), offset = GENERATE(0, 1);
   const bool accumulate = GENERATE(false, true);
   const Operands o = random_operands(19, columns, 40);
   const float before = 1000;  // a number of bf16

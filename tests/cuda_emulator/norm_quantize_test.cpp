@@ -137,7 +137,7 @@ TEST_CASE("The norm reads bf16 exactly, and rounds once where its result is bf16
   });
 }
 
-TEST_CASE("A row has the same bits when it is the only one") {
+TEST_CASE("The norm of a row has the same bits when the row is the only one") {
   const int width = GENERATE(64, 260, 4100, 8192, 16388);
   const auto kind = GENERATE(RowNormKind::none, RowNormKind::rms, RowNormKind::layer);
   CAPTURE(width);

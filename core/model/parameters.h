@@ -21,6 +21,7 @@ enum class WeightForm : std::uint8_t {
 
 struct Parameter {
   TensorSpec spec;
+  // Where these tensors lie never changes but for `operand`: recorded passes depend on it.
   // f32, spec.shape; empty for a projection in packed form. The embedding and the head of a packed
   // model may be bf16.
   Tensor value;

@@ -18,6 +18,7 @@ class RecordedGraph final : public RecordedOperations {
   }
   cudaGraphExec_t executable = nullptr;
   std::int64_t workspace_generation = 0;  // its kernels use the workspace's addresses
+  bool too_large = false;                 // for the device's memory
 };
 
 std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
@@ -115,6 +116,7 @@ void CudaBackend::repeat(std::unique_ptr<RecordedOperations>& record,
     return;
   }
   auto& graph = static_cast<RecordedGraph&>(*record);
+  if (graph.too_large) return operations();
   if (position) {
     const int now = static_cast<int>(*position);
     staging_->copy(&now, sizeof(now), recorded_position_);
@@ -124,6 +126,8 @@ void CudaBackend::repeat(std::unique_ptr<RecordedOperations>& record,
     workspace_.settle();
     graph.workspace_generation = workspace_.generation();
     graph.executable = capture(position, operations);
+    graph.too_large = graph.executable == nullptr;
+    if (graph.too_large) return operations();
   }
   check(cudaGraphLaunch(graph.executable, stream_), "launching recorded operations");
 }
@@ -146,6 +150,11 @@ cudaGraphExec_t CudaBackend::capture(std::optional<std::int64_t> position,
   cudaGraphExec_t executable = nullptr;
   const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
+  // On a device that is almost full; issued one by one, the operations need no more memory.
+  if (error == cudaErrorMemoryAllocation) {
+    cudaGetLastError();  // forget it
+    return nullptr;
+  }
   check(error, "preparing recorded operations");
   return executable;
 }

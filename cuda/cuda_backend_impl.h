@@ -187,7 +187,7 @@ class CudaBackend final : public Backend {
   Position position(std::int64_t position) const;
 
   // The operations as a graph, in which they read their position, if they have one, from
-  // recorded_position_.
+  // recorded_position_. Null where the device has no memory left for it.
   cudaGraphExec_t capture(std::optional<std::int64_t> position,
                           const std::function<void()>& operations);
 

@@ -16,10 +16,14 @@ constexpr std::int64_t kEnoughLargeTiles = 128;
 constexpr std::int64_t kLargeTile = 128;
 constexpr std::int64_t kFewRows = 16;
 
+// Each size is the depth of a product of linear() or of its gradients, which bf16_gemm takes below
+// 2^24, padding included.
+constexpr std::int64_t kMostDepth = (1 << 24) - 64;
+
 void check_indexable(ConstTensorView x, ConstTensorView w) {
-  BITNET_CHECK(
-      x.dim(0) <= kMostElements && x.dim(1) <= kMostElements / 2 && w.dim(0) <= kMostElements,
-      "x {} or w {} is too large", x.shape().to_string(), w.shape().to_string());
+  BITNET_CHECK(x.dim(0) <= kMostDepth && x.dim(1) <= kMostDepth && w.dim(0) <= kMostDepth,
+               "x {} or w {} is too large: expected at most {} rows and columns",
+               x.shape().to_string(), w.shape().to_string(), kMostDepth);
 }
 
 // What a product reads: lines padded to a multiple of 8 elements.

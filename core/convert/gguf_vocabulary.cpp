@@ -6,27 +6,13 @@
 
 #include "core/base/config_io.h"
 #include "core/base/error.h"
+#include "core/convert/gguf_vocabulary_keys.h"
 #include "core/model/model_config.h"
-#include "core/tokenizer/byte_alphabet.h"
 #include "core/tokenizer/sentencepiece_model.h"
 
 namespace bitnet {
 namespace {
 
-constexpr const char* kModel = "tokenizer.ggml.model";
-constexpr const char* kTokens = "tokenizer.ggml.tokens";
-constexpr const char* kScores = "tokenizer.ggml.scores";
-constexpr const char* kTypes = "tokenizer.ggml.token_type";
-constexpr const char* kMerges = "tokenizer.ggml.merges";
-constexpr const char* kPre = "tokenizer.ggml.pre";
-constexpr const char* kUnknown = "tokenizer.ggml.unknown_token_id";
-constexpr const char* kBos = "tokenizer.ggml.bos_token_id";
-constexpr const char* kEos = "tokenizer.ggml.eos_token_id";
-constexpr const char* kEot = "tokenizer.ggml.eot_token_id";
-constexpr const char* kAddBos = "tokenizer.ggml.add_bos_token";
-constexpr const char* kAddEos = "tokenizer.ggml.add_eos_token";
-constexpr const char* kAddSpace = "tokenizer.ggml.add_space_prefix";
-constexpr const char* kRemoveSpaces = "tokenizer.ggml.remove_extra_whitespaces";
 constexpr const char* kMissingPre = "llama-bpe";  // what files without the key were made with
 
 // What readers take in a SentencePiece vocabulary where the keys are missing.
@@ -36,34 +22,26 @@ constexpr std::int32_t kDefaultUnknown = 0, kDefaultBos = 1, kDefaultEos = 2;
 constexpr std::array<std::string_view, 5> kEndNames = {"<|eot_id|>", "<|im_end|>", "<|end|>",
                                                        "<|end_of_text|>", "<|endoftext|>"};
 
-std::vector<std::string> byte_names(GgufByteTokens kind) {
-  std::vector<std::string> names;
-  for (int byte = 0; byte < kByteValues; ++byte)
-    names.push_back(kind == GgufByteTokens::rwkv ? fmt::format("\\x{:02x}", byte)
-                                                 : byte_character(static_cast<std::uint8_t>(byte)));
-  return names;
-}
-
 struct Tokens {
   std::vector<std::string_view> names;
   std::vector<PieceType> types;  // as many
 };
 
 Tokens read_tokens(const GgufFile& file, std::int64_t vocab_size) {
-  Tokens tokens{file.texts(kTokens), {}};
+  Tokens tokens{file.texts(kGgufTokens), {}};
   const std::size_t count = tokens.names.size();
   if (count > static_cast<std::size_t>(vocab_size))
-    file.refuse(kTokens,
+    file.refuse(kGgufTokens,
                 fmt::format("has {} tokens, but the embedding only {} rows", count, vocab_size));
   tokens.types.assign(count, PieceType::normal);
-  if (!file.has(kTypes)) return tokens;
-  const std::vector<std::int64_t> types = file.integers(kTypes);
+  if (!file.has(kGgufTypes)) return tokens;
+  const std::vector<std::int64_t> types = file.integers(kGgufTypes);
   if (types.size() != count)
-    file.refuse(kTypes,
+    file.refuse(kGgufTypes,
                 fmt::format("has {} values, expected {}: one a token", types.size(), count));
   for (std::size_t id = 0; id < count; ++id) {
     if (types[id] < 0 || types[id] > 6)
-      file.refuse(kTypes, fmt::format("has {} for token {}, expected 0 to 6", types[id], id));
+      file.refuse(kGgufTypes, fmt::format("has {} for token {}, expected 0 to 6", types[id], id));
     if (types[id] != 0) tokens.types[id] = static_cast<PieceType>(types[id]);  // 0: undefined
   }
   return tokens;
@@ -71,7 +49,7 @@ Tokens read_tokens(const GgufFile& file, std::int64_t vocab_size) {
 
 // Are the tokens the 256 bytes in order, and nothing else but padding?
 bool are_bytes(const Tokens& tokens, GgufByteTokens kind) {
-  const std::vector<std::string> names = byte_names(kind);
+  const std::vector<std::string> names = gguf_byte_names(kind);
   if (tokens.names.size() < names.size()) return false;
   return std::equal(names.begin(), names.end(), tokens.names.begin()) &&
          std::all_of(tokens.types.begin() + kByteValues, tokens.types.end(),
@@ -92,7 +70,7 @@ std::vector<std::int32_t> read_end_tokens(const GgufFile& file, const Tokens& to
     if (id && std::find(ends.begin(), ends.end(), *id) == ends.end()) ends.push_back(*id);
   };
   add(eos);
-  add(read_id(file, kEot, tokens));
+  add(read_id(file, kGgufEot, tokens));
   for (std::size_t id = 0; id < tokens.names.size(); ++id) {
     const bool ends_text =
         tokens.types[id] == PieceType::control &&
@@ -105,11 +83,11 @@ std::vector<std::int32_t> read_end_tokens(const GgufFile& file, const Tokens& to
 GgufVocabulary read_bpe(const GgufFile& file, const Tokens& tokens) {
   GgufVocabulary vocabulary;
   std::string pre = kMissingPre;
-  if (file.has(kPre)) {
-    pre = file.text(kPre);
+  if (file.has(kGgufPre)) {
+    pre = file.text(kGgufPre);
   } else {
-    vocabulary.warnings.push_back(
-        fmt::format("the file names no pre-tokenizer ({}); it is read as {}", kPre, kMissingPre));
+    vocabulary.warnings.push_back(fmt::format(
+        "the file names no pre-tokenizer ({}); it is read as {}", kGgufPre, kMissingPre));
   }
   const auto patterns = gguf_split_patterns(pre);
   if (!patterns) {
@@ -126,13 +104,13 @@ GgufVocabulary read_bpe(const GgufFile& file, const Tokens& tokens) {
     if (type == PieceType::control) data.special.push_back(id);
     if (type == PieceType::user_defined) data.added.push_back(id);
   }
-  for (const std::string_view merge : file.texts(kMerges)) data.merges.emplace_back(merge);
+  for (const std::string_view merge : file.texts(kGgufMerges)) data.merges.emplace_back(merge);
   data.split_patterns = *patterns;
   data.ignore_merges = gguf_ignores_merges(pre);
-  data.add_prefix_space = file.has(kAddSpace) && file.boolean(kAddSpace);
-  if (file.has(kAddBos) ? file.boolean(kAddBos) : gguf_adds_bos(pre))
-    data.bos = read_id(file, kBos, tokens);
-  data.eos = read_id(file, kEos, tokens);
+  data.add_prefix_space = file.has(kGgufAddSpace) && file.boolean(kGgufAddSpace);
+  if (file.has(kGgufAddBos) ? file.boolean(kGgufAddBos) : gguf_adds_bos(pre))
+    data.bos = read_id(file, kGgufBos, tokens);
+  data.eos = read_id(file, kGgufEos, tokens);
   data.end_tokens = read_end_tokens(file, tokens, data.eos);
   vocabulary.tokenizer = make_bpe_tokenizer(std::move(data), file.name());
   return vocabulary;
@@ -152,9 +130,9 @@ std::optional<std::int32_t> read_control(const GgufFile& file, const char* key,
 GgufVocabulary read_sentencepiece(const GgufFile& file, const Tokens& tokens) {
   const std::size_t count = tokens.names.size();
   std::vector<float> scores(count);
-  if (file.has(kScores)) scores = file.numbers(kScores);
+  if (file.has(kGgufScores)) scores = file.numbers(kGgufScores);
   if (scores.size() != count)
-    file.refuse(kScores,
+    file.refuse(kGgufScores,
                 fmt::format("has {} values, expected {}: one a token", scores.size(), count));
 
   GgufVocabulary vocabulary;
@@ -168,24 +146,25 @@ GgufVocabulary read_sentencepiece(const GgufFile& file, const Tokens& tokens) {
     data.byte_fallback = data.byte_fallback || type == PieceType::byte;
     user_defined = user_defined || type == PieceType::user_defined;
   }
-  data.bos = read_control(file, kBos, kDefaultBos, tokens, data);
-  data.eos = read_control(file, kEos, kDefaultEos, tokens, data);
+  data.bos = read_control(file, kGgufBos, kDefaultBos, tokens, data);
+  data.eos = read_control(file, kGgufEos, kDefaultEos, tokens, data);
   const bool unknown = std::ranges::any_of(
       data.pieces, [](const auto& piece) { return piece.type == PieceType::unknown; });
   if (!unknown && count > 0) {
-    const auto id = read_id(file, kUnknown, tokens).value_or(kDefaultUnknown);
+    const auto id = read_id(file, kGgufUnknown, tokens).value_or(kDefaultUnknown);
     data.pieces[static_cast<std::size_t>(id)].type = PieceType::unknown;
   }
-  if (file.has(kAddSpace)) data.adds_space = file.boolean(kAddSpace);
+  if (file.has(kGgufAddSpace)) data.adds_space = file.boolean(kGgufAddSpace);
   if (user_defined && data.adds_space)
     vocabulary.warnings.push_back(
         "the vocabulary has user-defined tokens: llama.cpp puts a space before the text behind "
         "one, "
         "SentencePiece does not; this program does as SentencePiece");
-  if (file.has(kRemoveSpaces) && file.boolean(kRemoveSpaces))
-    vocabulary.warnings.push_back(fmt::format(
-        "{} is set, which llama.cpp's readers do not heed, nor does this program", kRemoveSpaces));
-  const bool add_bos = !file.has(kAddBos) || file.boolean(kAddBos);
+  if (file.has(kGgufRemoveSpaces) && file.boolean(kGgufRemoveSpaces))
+    vocabulary.warnings.push_back(
+        fmt::format("{} is set, which llama.cpp's readers do not heed, nor does this program",
+                    kGgufRemoveSpaces));
+  const bool add_bos = !file.has(kGgufAddBos) || file.boolean(kGgufAddBos);
   vocabulary.tokenizer = make_sentencepiece_tokenizer(
       data, add_bos, read_end_tokens(file, tokens, data.eos), file.name());
   if (!vocabulary.tokenizer)
@@ -195,134 +174,11 @@ GgufVocabulary read_sentencepiece(const GgufFile& file, const Tokens& tokens) {
   return vocabulary;
 }
 
-// Tokens, their types and padding to vocab_size; ids without a token ("") are padding too.
-void add_tokens(std::vector<std::string> names, std::vector<PieceType> types,
-                std::int64_t vocab_size, GgufMetadata& metadata) {
-  names.resize(static_cast<std::size_t>(vocab_size));
-  types.resize(names.size(), PieceType::unused);
-  std::vector<std::int32_t> numbers;
-  for (std::size_t id = 0; id < names.size(); ++id) {
-    if (names[id].empty()) {
-      names[id] = fmt::format("[PAD{}]", id);
-      types[id] = PieceType::unused;
-    }
-    numbers.push_back(static_cast<std::int32_t>(types[id]));
-  }
-  metadata.add_texts(kTokens, names);
-  metadata.add_i32s(kTypes, numbers);
-}
-
-// How documents begin and end.
-void add_document_ids(std::optional<std::int32_t> bos, std::optional<std::int32_t> eos,
-                      bool add_bos, std::span<const std::int32_t> ends, GgufMetadata& metadata) {
-  metadata.add_bool(kAddBos, add_bos);
-  metadata.add_bool(kAddEos, false);
-  if (bos) metadata.add_u32(kBos, *bos);
-  if (eos) metadata.add_u32(kEos, *eos);
-  for (const std::int32_t id : ends) {
-    if (id == eos) continue;
-    metadata.add_u32(kEot, id);
-    break;  // readers know one
-  }
-}
-
-void add_bytes(std::int64_t vocab_size, GgufByteTokens kind, GgufMetadata& metadata) {
-  if (kind == GgufByteTokens::rwkv && vocab_size > kByteValues)
-    throw UsageError(
-        fmt::format("the model has {} token ids, and an rwkv vocabulary would match the names of "
-                    "those beyond the {} bytes in texts; choose --gguf-tokenizer gpt2",
-                    vocab_size, kByteValues));
-  const bool rwkv = kind == GgufByteTokens::rwkv;
-  metadata.add_text(kModel, rwkv ? "rwkv" : "gpt2");
-  // Of the names that readers know, one that adds no token and leaves spaces as they are when text is
-  // printed.
-  if (!rwkv) metadata.add_text(kPre, "qwen2");
-  add_tokens(byte_names(kind), std::vector<PieceType>(kByteValues, PieceType::normal), vocab_size,
-             metadata);
-  if (!rwkv) {
-    metadata.add_texts(kMerges, {});
-    metadata.add_bool(kAddBos, false);
-    metadata.add_bool(kAddEos, false);
-    metadata.add_u32(kBos, 0);  // readers would assume 11
-  }
-  metadata.add_u32(kEos, 0);  // byte 0 ends a document
-}
-
-// The pre-tokenizer that splits as the tokenizer does.
-std::string find_pre(const BpeData& data) {
-  static constexpr std::array<const char*, 9> kNames = {
-      "llama-bpe", "gpt-2", "qwen2", "falcon", "starcoder", "gpt-4o", "tekken", "dbrx", "default"};
-  for (const char* name : kNames) {
-    if (data.spelled_split_patterns.empty() && gguf_split_patterns(name) == data.split_patterns &&
-        gguf_ignores_merges(name) == data.ignore_merges)
-      return name;
-  }
-  throw UsageError(
-      "the model's tokenizer splits text in a way for which GGUF has no name; readers would encode "
-      "differently");
-}
-
-void add_bpe(const BpeData& data, std::int64_t vocab_size, GgufMetadata& metadata) {
-  if (!data.strip_left.empty() || !data.strip_right.empty())
-    throw UsageError(
-        "the model's tokenizer has tokens that take the white space around them, which GGUF cannot "
-        "say");
-  metadata.add_text(kModel, "gpt2");
-  metadata.add_text(kPre, find_pre(data));
-  std::vector<PieceType> types(data.tokens.size(), PieceType::normal);
-  for (const std::int32_t id : data.special)
-    types[static_cast<std::size_t>(id)] = PieceType::control;
-  for (const std::int32_t id : data.added)
-    types[static_cast<std::size_t>(id)] = PieceType::user_defined;
-  add_tokens(data.tokens, std::move(types), vocab_size, metadata);
-  metadata.add_texts(kMerges, data.merges);
-  if (data.add_prefix_space) metadata.add_bool(kAddSpace, true);
-  add_document_ids(data.bos, data.eos, data.bos.has_value(), data.end_tokens, metadata);
-}
-
-// What readers of GGUF do not compute as SentencePiece does, or nothing.
-std::string_view sentencepiece_fault(const SentencePieceData& data) {
-  if (data.algorithm != PieceAlgorithm::bpe) return "chooses pieces by another algorithm than BPE";
-  if (data.normalizes) return "replaces characters before it encodes";
-  if (data.trims_spaces) return "removes spaces";
-  if (data.space_suffix) return "puts spaces behind words";
-  if (!data.escapes_spaces) return "does not spell spaces as ▁";
-  if (!data.byte_fallback) return "has no tokens for bytes";
-  return {};
-}
-
-void add_sentencepiece(const SentencePieceData& data, const Tokenizer& tokenizer,
-                       std::int64_t vocab_size, GgufMetadata& metadata) {
-  if (const std::string_view fault = sentencepiece_fault(data); !fault.empty())
-    throw UsageError(
-        fmt::format("the model's tokenizer ({}) {}, which readers of GGUF do not do; they would "
-                    "encode differently",
-                    tokenizer.description(), fault));
-  metadata.add_text(kModel, "llama");
-  metadata.add_text(kPre, "default");
-  std::vector<std::string> names;
-  std::vector<PieceType> types;
-  std::vector<float> scores;
-  for (std::size_t id = 0; id < data.pieces.size(); ++id) {
-    const SentencePieceData::Piece& piece = data.pieces[id];
-    names.push_back(piece.text);
-    types.push_back(piece.type);
-    scores.push_back(piece.score);
-    if (piece.type == PieceType::unknown) metadata.add_u32(kUnknown, static_cast<std::int64_t>(id));
-  }
-  scores.resize(static_cast<std::size_t>(vocab_size));
-  add_tokens(std::move(names), std::move(types), vocab_size, metadata);
-  metadata.add_f32s(kScores, scores);
-  metadata.add_bool(kAddSpace, data.adds_space);
-  const bool add_bos = data.bos && tokenizer.document_start() == data.bos;
-  add_document_ids(data.bos, data.eos, add_bos, tokenizer.end_tokens(), metadata);
-}
-
 }  // namespace
 
 GgufVocabulary read_gguf_vocabulary(const GgufFile& file, std::int64_t vocab_size) {
   GgufVocabulary vocabulary;
-  const std::string model = file.has(kModel) ? file.text(kModel) : "none";
+  const std::string model = file.has(kGgufModel) ? file.text(kGgufModel) : "none";
   if (model == "none" || model == "no_vocab") {
     vocabulary.fault = "the file has no vocabulary";
     return vocabulary;
@@ -331,7 +187,7 @@ GgufVocabulary read_gguf_vocabulary(const GgufFile& file, std::int64_t vocab_siz
   if (model == "rwkv" || model == "gpt2") {
     const bool rwkv = model == "rwkv";
     const Tokens tokens = read_tokens(file, vocab_size);
-    const bool merges = !rwkv && !file.texts(kMerges).empty();
+    const bool merges = !rwkv && !file.texts(kGgufMerges).empty();
     if (!merges && are_bytes(tokens, rwkv ? GgufByteTokens::rwkv : GgufByteTokens::gpt2)) {
       vocabulary.tokenizer = byte_tokenizer();
       return vocabulary;
@@ -343,26 +199,6 @@ GgufVocabulary read_gguf_vocabulary(const GgufFile& file, std::int64_t vocab_siz
       "(SentencePiece), and rwkv where the tokens are the 256 bytes",
       printable(model));
   return vocabulary;
-}
-
-void add_gguf_vocabulary(const Tokenizer& tokenizer, std::int64_t vocab_size,
-                         GgufByteTokens byte_tokens, GgufMetadata& metadata) {
-  if (tokenizer.vocab_size() > vocab_size)
-    throw UsageError(
-        fmt::format("the tokenizer ({}) has {} tokens, and the model only {} token ids",
-                    tokenizer.description(), tokenizer.vocab_size(), vocab_size));
-  if (const BpeData* data = tokenizer.bpe_data()) {
-    add_bpe(*data, vocab_size, metadata);
-  } else if (const auto pieces = tokenizer.sentencepiece_data()) {
-    add_sentencepiece(*pieces, tokenizer, vocab_size, metadata);
-  } else if (&tokenizer == byte_tokenizer().get() || tokenizer.description() == "bytes") {
-    add_bytes(vocab_size, byte_tokens, metadata);
-  } else {
-    throw UsageError(
-        fmt::format("a GGUF file can hold a vocabulary of bytes, of a byte-level BPE or of "
-                    "SentencePiece, not {}",
-                    tokenizer.description()));
-  }
 }
 
 }  // namespace bitnet

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Memory, copies and recorded operations.
+#include <cuda_runtime_api.h>
+
 #include <numeric>
 
 #include "cuda/cuda_backend.h"
@@ -146,6 +148,37 @@ TEST_CASE("recorded operations without a position run again on what their tensor
     CHECK(floats_of(*gpu, sum) == expected);
     CHECK(calls == 2);  // to warm up and to record
   });
+}
+
+TEST_CASE("operations whose record the device has no memory for are issued each time",
+          "[emulator]") {
+  emulator::reset();
+  {
+    const auto gpu = make_cuda_backend();
+    Tensor row = gpu->make_tensor(DType::f32, {1, 4}), cache = gpu->make_tensor(DType::f32, {8, 4});
+    std::unique_ptr<RecordedOperations> record;
+    int calls = 0;
+    const auto step = [&](int position) {
+      const std::vector<float> values(4, static_cast<float>(position + 1));
+      gpu->copy_from_host(values.data(), row);
+      gpu->repeat(record, position, [&] {
+        ++calls;
+        gpu->append(row, position, cache);
+      });
+    };
+    step(0);
+    std::size_t available = 0, all = 0;
+    REQUIRE(cudaMemGetInfo(&available, &all) == cudaSuccess);
+    emulator::config().device.memory_bytes -= available;
+    step(1);
+    CHECK(calls == 3);  // to warm up, to record, to do it
+    step(2);
+    CHECK(calls == 4);
+    const std::vector<float> rows = floats_of(*gpu, cache);
+    for (std::size_t i = 0; i < rows.size(); ++i)
+      CHECK(rows[i] == (i < 12 ? static_cast<float>(i / 4 + 1) : 0.0f));
+  }
+  CHECK(emulator::reset() == 0);
 }
 
 }  // namespace

@@ -24,6 +24,7 @@ struct CUgraph_st {
 
 struct CUgraphExec_st {
   std::shared_ptr<const std::vector<bitnet::emulator::GraphNode>> nodes;
+  void* memory;  // of the device, which the real one takes for the launches' parameters
 };
 
 namespace bitnet::emulator {
@@ -457,8 +458,12 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                  unsigned long long) {
+  constexpr std::size_t kNodeBytes = 1024;
   const Lock lock(runtime_mutex());
-  *executable = new CUgraphExec_st{std::make_shared<const std::vector<GraphNode>>(graph->nodes)};
+  void* const memory = allocate_device_memory((graph->nodes.size() + 1) * kNodeBytes);
+  if (memory == nullptr) return returned(cudaErrorMemoryAllocation);
+  *executable =
+      new CUgraphExec_st{std::make_shared<const std::vector<GraphNode>>(graph->nodes), memory};
   return cudaSuccess;
 }
 
@@ -474,6 +479,8 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 }
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
+  const Lock lock(runtime_mutex());
+  free_device_memory(executable->memory);
   delete executable;
   return cudaSuccess;
 }

@@ -102,10 +102,14 @@ class Bench {
   void measure_host_limits() {
     write_stderr_line(fmt::format("bitnet: measuring the machine's limits ({}, {} thread{})",
                                   report_.isa, report_.threads, report_.threads == 1 ? "" : "s"));
+    // Memory last: decoding is compared with what it gives at that time, and finds the memory at
+    // hand that this has used. The host of a virtual machine takes it back after a while.
+    const LimitMeasurement fp32_fma = limits_.fp32_fma(), int8_dot = limits_.int8_dot(),
+                           l2_read = limits_.l2_read();
     rates_.memory_read = add_limit("memory_read", "GB/s", limits_.memory_read());
-    rates_.l2_read = add_limit("l2_read", "GB/s", limits_.l2_read());
-    rates_.float_dot = add_limit("fp32_fma", "GFLOP/s", limits_.fp32_fma());
-    rates_.int8_dot = add_limit("int8_dot", "GOP/s", limits_.int8_dot());
+    rates_.l2_read = add_limit("l2_read", "GB/s", l2_read);
+    rates_.float_dot = add_limit("fp32_fma", "GFLOP/s", fp32_fma);
+    rates_.int8_dot = add_limit("int8_dot", "GOP/s", int8_dot);
     rates_.l2_bytes = report_.l2_bytes;
   }
 

@@ -7,6 +7,7 @@
 #include "core/backend/packed_shape.h"
 #include "core/cpu/bit_linear_tiles.h"
 #include "core/cpu/cpu_backend_impl.h"
+#include "core/cpu/float_kernels.h"
 #include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
@@ -28,6 +29,9 @@ constexpr std::int64_t kMostTaskProducts = 1 << 19;
 // has left them since the last token costs as much time as reading thirteen lines of weights; with
 // smaller calls they are still in the second-level cache, also when they are read.
 constexpr std::int64_t kPastCachesBytes = 1 << 21;
+// The same for a residual, which other products' weights have pushed out besides: it is then added
+// to the outputs when all weights have been read.
+constexpr std::int64_t kColdResidualBytes = 1 << 20;
 
 // Unpacking a panel pays from here on. Short rows earn it sooner, because streaming them adds up
 // a register for every 64 columns of few.
@@ -138,11 +142,18 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
   }
   std::array<Cut, kMaxProducts> cuts;
   std::int64_t tasks = 0;
-  const bool past_caches = tokens == 1 && total.products / 4 >= kPastCachesBytes &&
-                           integer_->store_products_past_caches != nullptr;
+  // Of one token's call, where outputs can go past the caches.
+  const std::int64_t streamed_bytes =
+      tokens == 1 && integer_->store_products_past_caches != nullptr ? total.products / 4 : 0;
+  const bool past_caches = streamed_bytes >= kPastCachesBytes;
+  const bool late_residual = streamed_bytes >= kColdResidualBytes && products.size() == 1 &&
+                             operands[0].residual != nullptr;
+  if (late_residual) {
+    operands[0].residual = nullptr;
+    operands[0].y = reduction_scratch_.get<float>(operands[0].shape.outputs);
+  }
   for (std::size_t p = 0; p < products.size(); ++p) {
-    // A residual has just been read into the caches, from the same place as a rule.
-    operands[p].past_caches = past_caches && operands[p].residual == nullptr;
+    operands[p].past_caches = late_residual || (past_caches && operands[p].residual == nullptr);
     cuts[p] = cut_product(operands[p], tokens, total);
     tasks += cuts[p].tasks;
   }
@@ -167,6 +178,10 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     for (std::int64_t task = 0; task < tasks; ++task) run(task);
   } else {
     team_.run(tasks, run);
+  }
+  if (late_residual) {
+    float_->add(products[0].residual.as<float>().data(), operands[0].y,
+                products[0].y.as<float>().data(), operands[0].shape.outputs);
   }
 }
 

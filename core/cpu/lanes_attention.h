@@ -197,13 +197,14 @@ inline void key_rows(const std::uint16_t* k, std::int64_t stride, std::int64_t c
 
 // scores[h * kTile + j] = q_h · k_j for 16 keys and kHeads heads. Each square of 16 keys by 16
 // elements is used as soon as it is turned: nothing but a square is stored and read again.
-template <int kHeads>
+template <int kHeads, typename Element>
 inline void score_keys(const float* q, const float* const keys[16], std::int64_t head_dim,
-                       float* scores) {
+                       float* scores, const RowsAhead<Element>& ahead) {
   alignas(64) float square[16 * 16];
   Lanes sums[kHeads];
   for (int h = 0; h < kHeads; ++h) sums[h] = zero();
   for (std::int64_t e = 0; e < head_dim; e += 16) {
+    ahead.fetch_column(e);
     const float* part[16];
     for (int i = 0; i < 16; ++i) part[i] = keys[i] + e;
     transpose(part, square, 16);
@@ -217,43 +218,36 @@ inline void score_keys(const float* q, const float* const keys[16], std::int64_t
   for (int h = 0; h < kHeads; ++h) store(scores + h * kTile, sums[h]);
 }
 
-// The same for a tile's keys, of which `count` exist (nothing that comes of those up to the next
-// multiple of 16 is used), and any number of heads.
+// The same for 16 keys, of which `count` exist (nothing that comes of the others is used), and any
+// number of heads.
 template <typename Element>
-void score_tile(const float* q, std::int64_t heads, const Element* k, std::int64_t stride,
-                std::int64_t count, std::int64_t head_dim, float* scores) {
+void score_rows(const AttentionToken& a, const Element* k, std::int64_t count, float* scores,
+                RowsAhead<Element> ahead) {
   alignas(64) float widened[sizeof(Element) != sizeof(float) ? 16 * kMaxHeadDim : 16];
-  for (std::int64_t j = 0; j < count; j += 16) {
-    const float* keys[16];
-    key_rows(k + j * stride, stride, count - j, head_dim, widened, keys);
-    std::int64_t h = 0;
-    for (; h + 4 <= heads; h += 4) {
-      score_keys<4>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
-    }
-    for (; h + 2 <= heads; h += 2) {
-      score_keys<2>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
-    }
-    if (h < heads) score_keys<1>(q + h * head_dim, keys, head_dim, scores + h * kTile + j);
+  const float* keys[16];
+  key_rows(k, a.kv_stride, count, a.head_dim, widened, keys);
+  std::int64_t h = 0;
+  for (; h + 4 <= a.heads; h += 4) {
+    score_keys<4>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
+    ahead.clear();
   }
+  for (; h + 2 <= a.heads; h += 2) {
+    score_keys<2>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
+    ahead.clear();
+  }
+  if (h < a.heads) score_keys<1>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
 }
 
-// With so many elements of all query heads to a row of keys or values, a core has too much to do for
-// one row to ask for the next ones in time: 16 rows are then fetched while the 16 before them are
-// worked on. With fewer, memory is asked soon enough, and the requests only cost time.
-constexpr std::int64_t kRowsAhead = 16, kRowWork = 128;
+// Keys and values are worked on 16 rows at a time, while the 16 rows behind them are fetched.
+constexpr std::int64_t kBlockRows = 16;
 
-// Fetches what is read behind row j of `count`: the next rows, or the first ones of `next`.
+// What is read behind row j of `count`: the next rows, or the first ones of `next`.
 template <typename Element>
-[[gnu::always_inline]] inline void prefetch_behind(const Element* rows, std::int64_t j,
-                                                   std::int64_t count, const Element* next,
-                                                   std::int64_t next_count, std::int64_t stride,
-                                                   std::int64_t head_dim) {
-  const std::int64_t first = j + kRowsAhead;
-  if (first < count) {
-    prefetch_tile<2>(rows + first * stride, stride, smaller(kRowsAhead, count - first), head_dim);
-  } else {
-    prefetch_tile<2>(next, stride, smaller(kRowsAhead, next_count), head_dim);
-  }
+RowsAhead<Element> rows_ahead(const Element* rows, std::int64_t j, std::int64_t count,
+                              const Element* next, std::int64_t next_count, std::int64_t stride) {
+  const std::int64_t first = j + kBlockRows;
+  if (first < count) return {rows + first * stride, stride, smaller(kBlockRows, count - first)};
+  return {next, stride, smaller(kBlockRows, next_count)};
 }
 
 template <typename Element>
@@ -265,15 +259,12 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   fill(sums, a.heads * a.head_dim, 0.0f);
   fill(largest, kTokenHeads, 0.0f);
   const float scale = a.scale * kLog2E;
-  const bool ahead = a.heads * a.head_dim >= kRowWork;
-  const std::int64_t step = ahead ? kRowsAhead : kTile;
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
-    for (std::int64_t j = 0; j < count; j += step) {
-      if (ahead) prefetch_behind(keys, j, count, values, count, a.kv_stride, a.head_dim);
-      score_tile(a.q, a.heads, keys + j * a.kv_stride, a.kv_stride, smaller(step, count - j),
-                 a.head_dim, scores + j);
+    for (std::int64_t j = 0; j < count; j += kBlockRows) {
+      score_rows(a, keys + j * a.kv_stride, smaller(kBlockRows, count - j), scores + j,
+                 rows_ahead(keys, j, count, values, count, a.kv_stride));
     }
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
@@ -288,19 +279,18 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
       state.total[h] = softmax_row(scores + h * kTile, count, scale, 0.0f - state.peak[h],
                                    state.total[h] * state.carry[h]);
     }
-    for (std::int64_t j = 0; j < count; j += step) {
-      if (ahead) {
-        prefetch_behind(values, j, count, keys + kTile * a.kv_stride, left - kTile, a.kv_stride,
-                        a.head_dim);
-      }
+    for (std::int64_t j = 0; j < count; j += kBlockRows) {
+      const auto ahead =
+          rows_ahead(values, j, count, keys + kTile * a.kv_stride, left - kTile, a.kv_stride);
       const Factor weights{scores + j, kTile, 1};
       const Element* const rows = values + j * a.kv_stride;
-      const std::int64_t n = smaller(step, count - j), vectors = a.head_dim / 16;
+      const std::int64_t n = smaller(kBlockRows, count - j), vectors = a.head_dim / 16;
       if (j == 0) {
         const Target out{sums, a.head_dim, state.carry};
-        product<Start::scale>(a.heads, vectors, weights, rows, a.kv_stride, n, out);
+        product<Start::scale>(a.heads, vectors, weights, rows, a.kv_stride, n, out, ahead);
       } else {
-        product<Start::add>(a.heads, vectors, weights, rows, a.kv_stride, n, {sums, a.head_dim});
+        const Target out{sums, a.head_dim};
+        product<Start::add>(a.heads, vectors, weights, rows, a.kv_stride, n, out, ahead);
       }
     }
   }

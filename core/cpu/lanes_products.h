@@ -35,6 +35,37 @@ struct Target {
   const float* factors = nullptr;
 };
 
+// Rows that are read next, [count, ...], fetched into the second-level cache one line at a time
+// among the work on others: a core that asks for many at once waits until memory has taken them all.
+template <typename Element>
+struct RowsAhead {
+  static constexpr std::int64_t kLine = 64 / sizeof(Element);
+  const Element* rows;
+  std::int64_t stride, count;
+
+  // The line with element e of each row. Inlined, since GCC 12 takes calls of a function that only
+  // prefetches for useless; so below.
+  [[gnu::always_inline]] void fetch_column(std::int64_t e) const {
+    if (e % kLine != 0) return;
+    for (std::int64_t i = 0; i < count; ++i) __builtin_prefetch(rows + i * stride + e, 0, 2);
+  }
+  // Elements 0 to `elements` of row i, if there is one.
+  [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t elements) const {
+    if (i >= count) return;
+    for (std::int64_t e = 0; e < elements; e += kLine) {
+      __builtin_prefetch(rows + i * stride + e, 0, 2);
+    }
+  }
+  void skip_columns(std::int64_t elements) { rows += elements; }
+  void clear() { count = 0; }
+};
+
+struct NothingAhead {
+  void fetch_row(std::int64_t, std::int64_t) const {}
+  void skip_columns(std::int64_t) {}
+  void clear() {}
+};
+
 template <int kRows, int kVectors, typename Element>
 inline void product_step(const float* left, std::int64_t row, const Element* b, int first_row,
                          Lanes acc[kRows][kVectors]) {
@@ -47,9 +78,9 @@ inline void product_step(const float* left, std::int64_t row, const Element* b, 
   }
 }
 
-template <Start kStart, Terms kTerms, int kRows, int kVectors, typename Element>
-inline void product_group(Factor a, const Element* b, std::int64_t b_row, std::int64_t n,
-                          Target c) {
+template <Start kStart, Terms kTerms, int kRows, int kVectors, typename Element, typename Ahead>
+inline void product_group(Factor a, const Element* b, std::int64_t b_row, std::int64_t n, Target c,
+                          const Ahead& ahead) {
   Lanes acc[kRows][kVectors];
 #pragma GCC unroll 16
   for (int r = 0; r < kRows; ++r) {
@@ -58,7 +89,8 @@ inline void product_group(Factor a, const Element* b, std::int64_t b_row, std::i
       if constexpr (kStart == Start::scale) acc[r][l] = acc[r][l] * set1(c.factors[r]);
     }
   }
-  for (; n > 0; --n, a.data += a.step, b += b_row) {
+  for (std::int64_t i = 0; i < n; ++i, a.data += a.step, b += b_row) {
+    ahead.fetch_row(i, 16 * kVectors);
     product_step<kRows, kVectors>(a.data, a.row, b, 0, acc);
   }
   if constexpr (kTerms == Terms::rising) {
@@ -74,11 +106,12 @@ inline void product_group(Factor a, const Element* b, std::int64_t b_row, std::i
 }
 
 // Groups of kRows rows, and what is left in smaller ones.
-template <Start kStart, Terms kTerms, int kRows, int kVectors, typename Element>
+template <Start kStart, Terms kTerms, int kRows, int kVectors, typename Element, typename Ahead>
 inline void product_rows(std::int64_t rows, Factor a, const Element* b, std::int64_t b_row,
-                         std::int64_t n, Target c) {
+                         std::int64_t n, Target c, Ahead ahead) {
   for (; rows >= kRows; rows -= kRows) {
-    product_group<kStart, kTerms, kRows, kVectors>(a, b, b_row, n, c);
+    product_group<kStart, kTerms, kRows, kVectors>(a, b, b_row, n, c, ahead);
+    ahead.clear();
     a.data += kRows * a.row;
     c.data += kRows * c.row;
     if constexpr (kStart == Start::scale) c.factors += kRows;
@@ -86,38 +119,42 @@ inline void product_rows(std::int64_t rows, Factor a, const Element* b, std::int
   }
   if constexpr (kRows > 1) {
     constexpr int kFewer = kRows == 6 ? 4 : kRows / 2;
-    if (rows > 0) product_rows<kStart, kTerms, kFewer, kVectors>(rows, a, b, b_row, n, c);
+    if (rows > 0) product_rows<kStart, kTerms, kFewer, kVectors>(rows, a, b, b_row, n, c, ahead);
   }
 }
 
 // c = a · b for `rows` rows and `vectors` vectors; element (i, column) of b is b[i * b_row +
-// column], fp32 or a half that is widened.
-template <Start kStart, Terms kTerms = Terms::equal, typename Element>
+// column], fp32 or a half that is widened. Meanwhile `ahead` is fetched, of as many columns.
+template <Start kStart, Terms kTerms = Terms::equal, typename Element,
+          typename Ahead = NothingAhead>
 void product(std::int64_t rows, std::int64_t vectors, Factor a, const Element* b,
-             std::int64_t b_row, std::int64_t n, Target c) {
+             std::int64_t b_row, std::int64_t n, Target c, Ahead ahead = {}) {
   for (; vectors >= kGroupVectors; vectors -= kGroupVectors) {
     product_rows<kStart, kTerms, kGroupRows[kGroupVectors - 1], kGroupVectors>(rows, a, b, b_row, n,
-                                                                               c);
+                                                                               c, ahead);
+    ahead.skip_columns(16 * kGroupVectors);
     b += 16 * kGroupVectors;
     c.data += 16 * kGroupVectors;
   }
   if constexpr (kGroupVectors == 4) {
-    if (vectors == 3) product_rows<kStart, kTerms, kGroupRows[2], 3>(rows, a, b, b_row, n, c);
-    if (vectors == 2) product_rows<kStart, kTerms, kGroupRows[1], 2>(rows, a, b, b_row, n, c);
-    if (vectors == 1) product_rows<kStart, kTerms, kGroupRows[0], 1>(rows, a, b, b_row, n, c);
+    if (vectors == 3)
+      product_rows<kStart, kTerms, kGroupRows[2], 3>(rows, a, b, b_row, n, c, ahead);
+    if (vectors == 2)
+      product_rows<kStart, kTerms, kGroupRows[1], 2>(rows, a, b, b_row, n, c, ahead);
+    if (vectors == 1)
+      product_rows<kStart, kTerms, kGroupRows[0], 1>(rows, a, b, b_row, n, c, ahead);
   }
 }
 
 // Asks for `count` rows of head_dim elements before they are needed: pieces of a token's row are
-// too short and too far apart for the hardware to foresee. kLocality: 3 to the first-level cache, 2
-// to the second. Inlined, since GCC 12 takes calls of a function that only prefetches for useless.
-template <int kLocality = 3, typename Element>
+// too short and too far apart for the hardware to foresee. Inlined as fetch_column() is.
+template <typename Element>
 [[gnu::always_inline]] inline void prefetch_tile(const Element* rows, std::int64_t stride,
                                                  std::int64_t count, std::int64_t head_dim) {
   constexpr std::int64_t kLine = 64 / sizeof(Element);
   for (std::int64_t i = 0; i < count; ++i) {
     for (std::int64_t e = 0; e < head_dim; e += kLine) {
-      __builtin_prefetch(rows + i * stride + e, 0, kLocality);
+      __builtin_prefetch(rows + i * stride + e);
     }
   }
 }

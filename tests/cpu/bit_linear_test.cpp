@@ -184,5 +184,12 @@ TEST_CASE("bit_linear adds residuals to products of one call that differ in size
                    {1, 2});
 }
 
+TEST_CASE("bit_linear adds the residual of a large product when its weights have been read",
+          "[cpu]") {
+  const Residual residual = GENERATE(Residual::apart, Residual::in_place);
+  const std::int64_t outputs = GENERATE(2048, 2052);  // all of them aligned, or not
+  check_definition(make_call(1, 2112, {{outputs, 0, residual}}), {2});
+}
+
 }  // namespace
 }  // namespace bitnet

@@ -18,7 +18,7 @@ class RecordedGraph final : public RecordedOperations {
   }
   cudaGraphExec_t executable = nullptr;
   std::int64_t workspace_generation = 0;  // its kernels use the workspace's addresses
-  bool too_large = false;                 // for the device's memory
+  bool too_large = false;                 // for the device's memory; not tried again
 };
 
 std::size_t size(std::int64_t bytes) { return static_cast<std::size_t>(bytes); }
@@ -148,11 +148,13 @@ cudaGraphExec_t CudaBackend::capture(std::optional<std::int64_t> position,
   recording_at_.reset();
   check(cudaStreamEndCapture(stream_, &graph), "recording operations");
   cudaGraphExec_t executable = nullptr;
-  const cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
+  cudaError_t error = cudaGraphInstantiate(&executable, graph, 0);
   cudaGraphDestroy(graph);
+  if (error == cudaSuccess) error = cudaGraphUpload(executable, stream_);
   // On a device that is almost full; issued one by one, the operations need no more memory.
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // forget it
+    if (executable != nullptr) cudaGraphExecDestroy(executable);
     return nullptr;
   }
   check(error, "preparing recorded operations");

@@ -16,14 +16,14 @@ constexpr std::int64_t kEnoughLargeTiles = 128;
 constexpr std::int64_t kLargeTile = 128;
 constexpr std::int64_t kFewRows = 16;
 
-// Each size is the depth of a product of linear() or of its gradients, which bf16_gemm takes below
-// 2^24, padding included.
-constexpr std::int64_t kMostDepth = (1 << 24) - 64;
+// What the bf16 kernels take: a grid has 65,535 rows of tiles, each of at least 64 rows of a matrix;
+// bf16_gemm's depth is below 2^24. Each size of a product is the depth of one of its gradients.
+constexpr std::int64_t kMostLines = 65'535 * 64, kMostColumns = (1 << 24) - 64;
 
-void check_indexable(ConstTensorView x, ConstTensorView w) {
-  BITNET_CHECK(x.dim(0) <= kMostDepth && x.dim(1) <= kMostDepth && w.dim(0) <= kMostDepth,
-               "x {} or w {} is too large: expected at most {} rows and columns",
-               x.shape().to_string(), w.shape().to_string(), kMostDepth);
+void check_sizes(std::int64_t rows, std::int64_t inputs, std::int64_t outputs) {
+  BITNET_CHECK(rows <= kMostLines && outputs <= kMostLines && inputs <= kMostColumns,
+               "a product of {} rows, {} inputs and {} outputs, expected at most {}, {} and {}",
+               rows, inputs, outputs, kMostLines, kMostColumns, kMostLines);
 }
 
 // What a product reads: lines padded to a multiple of 8 elements.
@@ -75,7 +75,7 @@ void multiply_gradients(MatrixProducts& products, const Bf16Gemm& p, cudaStream_
 
 void CudaBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
   check_linear(x.shape(), w.shape(), y);
-  check_indexable(x, w);
+  check_sizes(x.dim(0), x.dim(1), w.dim(0));
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = w.dim(0);
   const Reals to = reals(y);
   if (rows == 0 || outputs == 0) return;
@@ -96,7 +96,7 @@ void CudaBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
 void CudaBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
                                   TensorView dx, bool accumulate_dx, TensorView dw) {
   check_linear_backward(x.shape(), w.shape(), dy, dx, dw);
-  check_indexable(x, w);
+  check_sizes(x.dim(0), x.dim(1), w.dim(0));
   const std::int64_t rows = x.dim(0), inputs = x.dim(1), outputs = w.dim(0);
   const ConstReals from_x = reals(x), from_w = w.as<float>().data(), from_dy = reals(dy);
   const Reals to_dx = reals(dx), to_dw = dw.as<float>().data();
@@ -169,6 +169,7 @@ void CudaBackend::bit_linear_backward_bf16(ConstTensorView codes, ConstTensorVie
     wants_dw = wants_dw || g.dw;
   }
   if (!dx && !wants_dw) return;
+  check_sizes(rows, inputs, all_outputs);
   const char* const operation = "bit_linear_backward";
   Workspace::Frame frame(workspace_);
   const Lines dy_rows(frame, dx ? rows : 0, all_outputs), w(frame, dx ? inputs : 0, all_outputs);

@@ -1,6 +1,12 @@
 // SPDX-License-Identifier: MIT
-#include <algorithm>
 #include <array>
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
 
 #include "core/base/error.h"
 #include "core/convert/gguf_vocabulary.h"

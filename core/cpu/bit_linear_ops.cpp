@@ -147,7 +147,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
       tokens == 1 && integer_->store_products_past_caches != nullptr ? total.products / 4 : 0;
   const bool past_caches = streamed_bytes >= kPastCachesBytes;
   const bool late_residual = streamed_bytes >= kColdResidualBytes && products.size() == 1 &&
-                             operands[0].residual != nullptr;
+                             operands[0].residual != nullptr && operands[0].shape.single_scale;
   if (late_residual) {
     operands[0].residual = nullptr;
     operands[0].y = reduction_scratch_.get<float>(operands[0].shape.outputs);

@@ -150,11 +150,11 @@ class CpuBackend final : public Backend {
   const PanelKernels* panel_;
   const GradientKernels* gradient_;
   const HeadKernels* head_;
-  ReadAhead* read_ahead_ = nullptr;  // within repeat()
-  Scratch gradient_scratch_;         // integer_gradients
-  Scratch thread_scratch_;           // ThreadScratch
-  Scratch weight_scratch_, input_scratch_,
-      reduction_scratch_;  // linear_ops: ŵ, x̂; reductions: partial sums
+  ReadAhead* read_ahead_ = nullptr;         // within repeat()
+  Scratch gradient_scratch_;                // integer_gradients
+  Scratch thread_scratch_;                  // ThreadScratch
+  Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂
+  Scratch reduction_scratch_;  // partial sums of reductions; sums of one token's large product
 };
 
 }  // namespace bitnet::cpu

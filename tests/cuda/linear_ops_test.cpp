@@ -299,6 +299,10 @@ TEST_CASE("linear on the GPU refuses wrong shapes and types") {
   CHECK_THROWS_AS(gpu->linear_backward(x, w, y, y, false, w), ContractError);
   CHECK_THROWS_AS(gpu->linear_backward(x, w, y, x, false, y), ContractError);
   CHECK_THROWS_AS(gpu->linear_backward(x, halves, y, x, false, w), ContractError);
+  const std::int64_t too_many = 65'535 * 64 + 1;
+  Tensor long_x = f32(too_many, 1), single = f32(1, 1), long_y = f32(too_many, 1);
+  CHECK_THROWS_WITH(gpu->linear(long_x, single, long_y),
+                    Catch::Matchers::Contains("expected at most 4194240"));
   CHECK(emulator::last_failure() == "");
 }
 

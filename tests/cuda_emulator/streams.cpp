@@ -24,7 +24,7 @@ struct CUgraph_st {
 
 struct CUgraphExec_st {
   std::shared_ptr<const std::vector<bitnet::emulator::GraphNode>> nodes;
-  void* memory;  // of the device, which the real one takes for the launches' parameters
+  void* memory = nullptr;  // of the device, which the real one takes for the launches' parameters
 };
 
 namespace bitnet::emulator {
@@ -458,13 +458,18 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t handle, cudaStreamCaptureStatus* 
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
                                  unsigned long long) {
+  const Lock lock(runtime_mutex());
+  *executable = new CUgraphExec_st{std::make_shared<const std::vector<GraphNode>>(graph->nodes)};
+  return cudaSuccess;
+}
+
+cudaError_t cudaGraphUpload(cudaGraphExec_t executable, cudaStream_t stream) {
   constexpr std::size_t kNodeBytes = 1024;
   const Lock lock(runtime_mutex());
-  void* const memory = allocate_device_memory((graph->nodes.size() + 1) * kNodeBytes);
-  if (memory == nullptr) return returned(cudaErrorMemoryAllocation);
-  *executable =
-      new CUgraphExec_st{std::make_shared<const std::vector<GraphNode>>(graph->nodes), memory};
-  return cudaSuccess;
+  if (is_capturing(stream)) return refuse_during_capture();
+  if (executable->memory != nullptr) return cudaSuccess;
+  executable->memory = allocate_device_memory((executable->nodes->size() + 1) * kNodeBytes);
+  return executable->memory == nullptr ? returned(cudaErrorMemoryAllocation) : cudaSuccess;
 }
 
 cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) {
@@ -480,7 +485,7 @@ cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
 
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t executable) {
   const Lock lock(runtime_mutex());
-  free_device_memory(executable->memory);
+  if (executable->memory != nullptr) free_device_memory(executable->memory);
   delete executable;
   return cudaSuccess;
 }

@@ -88,7 +88,9 @@ void run_train(const TrainArguments& arguments, AppContext& context) {
     throw UsageError(
         fmt::format("train.max_steps is {}, but {} is past that, at step {}: give a larger one",
                     config.train.max_steps, folder->path().string(), trainer.step()));
-  write_file(folder->config_file(), write_run_config(config));
+  const bool done = trainer.step() >= config.train.max_steps;
+  // A finished run keeps the config that it was trained with.
+  if (!done || !before) write_file(folder->config_file(), write_run_config(config));
 
   TrainConsole console(folder->log_file(), config.train.max_steps, trainer.tokens_per_step(),
                        data.bytes_per_token);
@@ -103,12 +105,11 @@ void run_train(const TrainArguments& arguments, AppContext& context) {
     console.say("begins with the weights of " + config.train.init);
   if (checkpoint) {
     console.say(fmt::format("resumed after step {} of {}", trainer.step(), config.train.max_steps));
-    if (trainer.step() < config.train.max_steps)
-      warn_of_changes(before->train, config.train, *checkpoint, context.backend(), console);
+    if (!done) warn_of_changes(*before, config, *checkpoint, context.backend(), console);
   } else if (resumed) {
     console.say("no checkpoint was complete: training starts from the beginning");
   }
-  if (trainer.step() >= config.train.max_steps)
+  if (done)
     console.say("nothing is left to do; raise the number of steps with --set train.max_steps=N");
 
   try {
@@ -134,10 +135,12 @@ void add_train_command(CLI::App& program, AppContext& context) {
       ->allow_extra_args(false);
   command->add_option("--out", arguments->out,
                       "Folder of the run (default: runs/<config name>-<time>)");
-  CLI::Option* resume = command
-                            ->add_option("--resume", arguments->resume,
-                                         "Go on with the run in this folder (default: runs/latest)")
-                            ->expected(0, 1);
+  CLI::Option* resume =
+      command
+          ->add_option("--resume", arguments->resume,
+                       "Go on with the run in this folder (default: runs/latest), with its config "
+                       "unless --config gives another")
+          ->expected(0, 1);
   command
       ->add_option("--init", arguments->init,
                    "Begin with the weights and the tokenizer of this model (whatever eval takes, "

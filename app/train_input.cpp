@@ -56,11 +56,14 @@ std::unique_ptr<TextData> open_data(const RunConfig& config,
         "{}: there is no such data file; fetch one with scripts/get_data.sh, or name yours with "
         "--set data.path=FILE",
         path));
-  if (config.data.tokenizer.empty() && reads_bytes(*tokenizer) && TokenShard::is_shard(path))
-    throw UsageError(
-        fmt::format("{} is a token shard, made by {}; name the folder of that tokenizer with --set "
-                    "data.tokenizer=DIR",
-                    path, TokenShard(path).tokenizer()));
+  if (config.data.tokenizer.empty() && reads_bytes(*tokenizer) && TokenShard::is_shard(path)) {
+    const TokenShard shard(path);
+    if (shard.fingerprint() != tokenizer->fingerprint())
+      throw UsageError(
+          fmt::format("{} is a token shard, made by {}; name the folder of that tokenizer with "
+                      "--set data.tokenizer=DIR",
+                      path, shard.tokenizer()));
+  }
   auto data = std::make_unique<TextData>(config.data, std::move(tokenizer));
   if (data->encodes()) {
     write_stderr_line(fmt::format(

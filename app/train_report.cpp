@@ -90,19 +90,14 @@ void print_summary(const RunFolder& folder, const TrainSummary& summary, TrainCo
   write_json_line(object);
 }
 
-void warn_of_changes(const TrainConfig& before, const TrainConfig& now,
-                     const TrainingState& checkpoint, const Backend& backend,
-                     TrainConsole& console) {
-  if (!same_schedule(before, now, checkpoint.step)) {
-    const std::string steps = before.max_steps == now.max_steps
-                                  ? ""
-                                  : fmt::format(" (train.max_steps was {}, now it is {})",
-                                                before.max_steps, now.max_steps);
+void warn_of_changes(const RunConfig& before, const RunConfig& now, const TrainingState& checkpoint,
+                     const Backend& backend, TrainConsole& console) {
+  for (const std::string& change : describe_changes(before, now)) console.say("changed: " + change);
+  if (!same_schedule(before.train, now.train, checkpoint.step))
     console.say(fmt::format(
-        "warning: the schedule differs from that of the {} steps done{}: the result is not that of "
+        "warning: the schedule differs from that of the {} steps done: the result is not that of "
         "one run with this config",
-        checkpoint.step, steps));
-  }
+        checkpoint.step));
   if (!checkpoint.device.empty() && checkpoint.device != backend.name())
     console.say(fmt::format(
         "warning: the checkpoint was trained on {}, this is {}: their arithmetic differs, so the "

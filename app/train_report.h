@@ -25,10 +25,10 @@ void print_plan(const Backend& backend, const RunConfig& config, const MemoryPla
 void print_summary(const RunFolder& folder, const TrainSummary& summary, TrainConsole& console,
                    bool json);
 
-// Lines on what makes a resumed run another one than a run that was never stopped: a schedule that
-// differs in the updates done, or another device than that of the checkpoint.
-void warn_of_changes(const TrainConfig& before, const TrainConfig& now,
-                     const TrainingState& checkpoint, const Backend& backend,
-                     TrainConsole& console);
+// Lines on what makes a resumed run another one than a run that was never stopped: keys of the config
+// that have changed, a schedule that differs in the updates done, or another device than that of the
+// checkpoint.
+void warn_of_changes(const RunConfig& before, const RunConfig& now, const TrainingState& checkpoint,
+                     const Backend& backend, TrainConsole& console);
 
 }  // namespace bitnet

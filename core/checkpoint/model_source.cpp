@@ -127,7 +127,8 @@ fs::path find_model_file(const fs::path& path) {
   if (!fs::exists(path, code)) {
     const auto target = pointed_path(path);
     throw Error(fmt::format(
-        "{}: {}; expected a run folder, a checkpoint folder, a packed folder or a .safetensors "
+        "{}: {}; expected a run folder, a checkpoint folder, a packed or Hugging Face folder, or a "
+        ".safetensors or .gguf "
         "file",
         path.string(),
         target ? "leads to " + target->string() + ", which does not exist" : "does not exist"));

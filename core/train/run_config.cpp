@@ -181,4 +181,17 @@ void check_resumable(const RunConfig& before, const RunConfig& now) {
            std::to_string(was), std::to_string(is));
 }
 
+std::vector<std::string> describe_changes(const RunConfig& before, const RunConfig& now) {
+  RunConfig old_config = before, new_config = now;
+  std::vector<std::string> changes;
+  for (const std::string& section : kSections) {
+    const json was = as_json(old_config, section), is = as_json(new_config, section);
+    for (const auto& [key, value] : was.items())
+      if (value != is.at(key))
+        changes.push_back(fmt::format("{}.{} was {}, now it is {}", section, key, value.dump(),
+                                      is.at(key).dump()));
+  }
+  return changes;
+}
+
 }  // namespace bitnet

@@ -54,4 +54,7 @@ std::string write_run_config(const RunConfig& config);
 // naming the first key that may not.
 void check_resumable(const RunConfig& before, const RunConfig& now);
 
+// What differs: "train.max_steps was 400, now it is 440" and so on.
+std::vector<std::string> describe_changes(const RunConfig& before, const RunConfig& now);
+
 }  // namespace bitnet

@@ -219,13 +219,18 @@ class CliTest(unittest.TestCase):
             self.assertIn("no part of a run", error_line(result))
         self.assertEqual(snapshot(self.packed), before)
 
-    def test_a_resumed_run_with_another_schedule_is_warned_about_once(self):
+    def test_a_resumed_run_says_what_changed_and_warns_of_another_schedule_once(self):
         self.train("longer", "train.max_steps=7")
         for settings, warnings in ((["--set", "train.max_steps=8"], 1), ([], 0)):
             result = self.bitnet("train", "--resume", "runs/longer", "--threads", 1, *settings)
             text = result.stderr.decode()
             self.assertEqual(text.count("warning: "), warnings, text)
-            self.assertEqual(text.count("schedule differs from that of the 7 steps done (train.max_steps was 7, now it is 8)"), warnings)
+            self.assertEqual(text.count("changed: train.max_steps was 7, now it is 8"), warnings)
+        config = self.work / "runs" / "longer" / "config.json"
+        before = config.read_bytes()
+        result = self.bitnet("train", "--resume", "runs/longer", "--set", "train.learning_rate=1")
+        self.assertIn(b"nothing is left to do", result.stderr)
+        self.assertEqual(config.read_bytes(), before)
         self.train("steady", "train.max_steps=2", "train.lr_scheduler_type=constant")
         result = self.bitnet("train", "--resume", "runs/steady", "--threads", 1, "--set", "train.max_steps=3")
         self.assertNotIn(b"warning: ", result.stderr)

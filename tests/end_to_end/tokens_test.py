@@ -97,6 +97,12 @@ class TokensTest(unittest.TestCase):
 
     # --- training and evaluation ------------------------------------------------------------------------------------
 
+    def test_a_shard_of_bytes_is_trained_on(self):
+        run("tokenize", "--tokenizer", "runs/bytes", "text.txt", "-o", "bytes.safetensors", cwd=self.work)
+        result = run("train", "--config", "bytes.json", "--out", "runs/bytes-shard", "--set", "train.max_steps=5",
+                     "--set", "data.path=bytes.safetensors", cwd=self.work)
+        self.assertIn(b"done after 5 steps", result.stderr)
+
     def test_a_run_over_a_shard_learns_and_its_checkpoints_are_whole_models(self):
         losses = [event["loss"] for event in metrics(self.work / "runs/a") if event["event"] == "train"]
         self.assertLess(losses[-1], losses[0] - 1)

@@ -160,8 +160,22 @@ void check_initial_model(const ModelConfig& initial, const ModelConfig& model,
   }
 }
 
+namespace {
+
+// Calls differs(section, key, was, is) for each key whose value is another one.
+template <typename Differs>
+void for_each_difference(const RunConfig& before, const RunConfig& now, const Differs& differs) {
+  RunConfig old_config = before, new_config = now;  // visitors take mutable fields
+  for (const std::string& section : kSections) {
+    const json was = as_json(old_config, section), is = as_json(new_config, section);
+    for (const auto& [key, value] : was.items())
+      if (value != is.at(key)) differs(section, key, value.dump(), is.at(key).dump());
+  }
+}
+
+}  // namespace
+
 void check_resumable(const RunConfig& before, const RunConfig& now) {
-  RunConfig old_config = before, new_config = now;
   const auto refuse = [](const std::string& key, const std::string& was, const std::string& is) {
     throw UsageError(fmt::format(
         "{} was {} in this run and cannot become {} on a resume; start a new run for it "
@@ -169,12 +183,11 @@ void check_resumable(const RunConfig& before, const RunConfig& now) {
         "what a step reads)",
         key, was, is));
   };
-  for (const std::string& section : kSections) {
-    const json was = as_json(old_config, section), is = as_json(new_config, section);
-    for (const auto& [key, value] : was.items())
-      if (!may_change(section, key) && value != is.at(key))
-        refuse(section + "." + key, value.dump(), is.at(key).dump());
-  }
+  for_each_difference(before, now,
+                      [&](const std::string& section, const std::string& key,
+                          const std::string& was, const std::string& is) {
+                        if (!may_change(section, key)) refuse(section + "." + key, was, is);
+                      });
   const std::int64_t was = before.train.sequences_per_step(), is = now.train.sequences_per_step();
   if (was != is)
     refuse("train.per_device_train_batch_size x train.gradient_accumulation_steps",
@@ -182,15 +195,13 @@ void check_resumable(const RunConfig& before, const RunConfig& now) {
 }
 
 std::vector<std::string> describe_changes(const RunConfig& before, const RunConfig& now) {
-  RunConfig old_config = before, new_config = now;
   std::vector<std::string> changes;
-  for (const std::string& section : kSections) {
-    const json was = as_json(old_config, section), is = as_json(new_config, section);
-    for (const auto& [key, value] : was.items())
-      if (value != is.at(key))
-        changes.push_back(fmt::format("{}.{} was {}, now it is {}", section, key, value.dump(),
-                                      is.at(key).dump()));
-  }
+  for_each_difference(
+      before, now,
+      [&](const std::string& section, const std::string& key, const std::string& was,
+          const std::string& is) {
+        changes.push_back(fmt::format("{}.{} was {}, now it is {}", section, key, was, is));
+      });
   return changes;
 }
 

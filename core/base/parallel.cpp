@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <atomic>
 #include <exception>
+#include <vector>
 
 #include "core/base/error.h"
 
@@ -25,95 +26,210 @@ static void __tsan_release(void*) {}
 
 namespace bitnet {
 
-// A contiguous part of the tasks for each thread, which takes them in ascending order: what they
-// read is then one stretch of memory, so that prefetches past the end of a task are of use to the
-// next one, and a thread's caches may still hold it from the last run of the same shape. Counters
-// rather than a plain split: who is done takes the tasks that others have left, so a foreign
-// process on one core delays one task, not half of them.
-struct ThreadTeam::Shares {
-  struct alignas(64) Share {
-    std::atomic<std::int64_t> next{0};
-    std::int64_t end = 0;
-  };
-  Share shares[kMaxShares];
-  std::int64_t count = 0;  // of shares
-  void (*call)(const void*, std::int64_t) = nullptr;
-  const void* task = nullptr;
-  std::exception_ptr failure;
+namespace {
 
-  void set(const ThreadTeam& team, std::int64_t tasks, void (*do_task)(const void*, std::int64_t),
-           const void* data) {
-    count = std::min(team.threads_, kMaxShares);
-    for (int s = 0; s < count; ++s) {
-      shares[s].next.store(team.first_task(tasks, s), std::memory_order_relaxed);
-      shares[s].end = team.first_task(tasks, s + 1);
-    }
-    call = do_task;
-    task = data;
-    failure = nullptr;
-  }
+// A share's counter holds the job it is for and the next task.
+constexpr int kTaskBits = 24;
+constexpr std::int64_t kMostTasks = (std::int64_t{1} << kTaskBits) - 1;
+// About 20 us; from then on a waiting thread lets others have its processor.
+constexpr int kPauses = 500;
 
-  // One thread's work: its own share, then the rest of the others'.
-  void work(int thread) {
-    try {
-      const std::int64_t own = thread % count;
-      for (std::int64_t s = own; s < own + count; ++s) {
-        Share& share = shares[s % count];
-        while (share.next.load(std::memory_order_relaxed) < share.end) {
-          const std::int64_t i = share.next.fetch_add(1, std::memory_order_relaxed);
-          if (i < share.end) call(task, i);
-        }
-      }
-    } catch (...) {
-#pragma omp critical(bitnet_thread_team)
-      if (!failure) failure = std::current_exception();
-      for (Share& share : shares) share.next = share.end;
-    }
-  }
-};
+void pause() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
 
-// A team in one parallel region: its first thread hands out jobs, the others wait for them. A
-// thread that comes late to a job, or never, holds nobody up.
+// Such stores are not ordered with the one that says that a task is done.
+void order_stores_past_caches() {
+#if defined(__x86_64__)
+  __builtin_ia32_sfence();
+#endif
+}
+
+}  // namespace
+
+// Each thread has a share, a contiguous part of the tasks, and takes them in ascending order: what
+// they read is then one stretch of memory, so that prefetches past the end of a task are of use to
+// the next one, and a thread's caches may still hold it from the last job of the same shape.
+// Counters rather than a plain split: who is done takes the tasks that others have left, so a
+// foreign process on one core delays one task, not half of them. A thread that comes late to a job,
+// or never, holds nobody up.
+//
+// A cache line takes a tenth of a microsecond from core to core, where a job may take three. So a
+// job is one line, to which nobody else writes; the shares' counters need not be set for it, since
+// they say which job they are for; and a thread says by one store how many tasks it has done.
 class ThreadTeam::Crew {
  public:
-  Crew(bool (*idle)(const void*, int), const void* idle_data)
-      : idle_(idle), idle_data_(idle_data) {}
+  struct Job {
+    void (*call)(const void*, std::int64_t) = nullptr;  // nullptr: the threads may go to sleep
+    const void* task = nullptr;
+    std::int64_t count = 0;
+    Stores stores = Stores::in_caches;
+  };
 
-  void run(const ThreadTeam& team, std::int64_t count, void (*call)(const void*, std::int64_t),
-           const void* task) {
-    shares_.set(team, count, call, task);
-    __tsan_release(&start_);
-    job_.fetch_add(1);  // odd: a job is open
-    shares_.work(0);
-    job_.fetch_add(1);
-    wait(0, [&] { return inside_.load() == 0; });
+  explicit Crew(const ThreadTeam& team)
+      : team_(team), members_(static_cast<std::size_t>(team.threads_)) {}
+
+  bool awake() const { return idle_ != nullptr; }
+
+  void run(const Job& job) {
+    failure_ = nullptr;
+    failed_ = false;
+    handed_out_ += job.count;
+    publish(job);
+    if (awake()) {
+      work(number_, job, 0);
+    } else {
+// Always the whole team, even for fewer tasks: libgomp ends and remakes threads when a team's size
+// changes.
+#pragma omp parallel num_threads(team_.threads_)
+      {
+        __tsan_acquire(&start_);
+        work(number_, job, omp_get_thread_num());
+      }
+    }
+    wait(0, [&] { return tasks_done() == handed_out_; });  // only awake
     __tsan_acquire(&end_);
-    if (shares_.failure) std::rethrow_exception(shares_.failure);
+    if (failure_) std::rethrow_exception(failure_);
   }
 
-  void serve(int thread) {
-    for (std::int64_t last = 0; last != kDone;) {
-      std::int64_t job = last;
-      wait(thread, [&] { return (job = job_.load()) != last && (job % 2 == 1 || job == kDone); });
-      last = job;
-      if (job == kDone) return;
-      // Whoever hands out jobs closes this one before it looks who is inside.
-      inside_.fetch_add(1);
-      if (job_.load() == job) {
+  void stay_awake(void (*body)(const void*), const void* body_data, bool (*idle)(const void*, int),
+                  const void* idle_data) {
+    idle_ = idle;
+    idle_data_ = idle_data;
+    const std::uint64_t seen = number_;
+    std::exception_ptr failure;
+    __tsan_release(&start_);
+#pragma omp parallel num_threads(team_.threads_)
+    {
+      const int thread = omp_get_thread_num();
+      if (thread == 0) {
+        try {
+          body(body_data);
+        } catch (...) {
+          failure = std::current_exception();
+        }
+        publish({});
+      } else {
         __tsan_acquire(&start_);
-        shares_.work(thread);
-        __tsan_release(&end_);
+        serve(thread, seen);
       }
-      inside_.fetch_sub(1);
+    }
+    idle_ = nullptr;
+    __tsan_acquire(&end_);
+    if (failure) std::rethrow_exception(failure);
+  }
+
+ private:
+  struct Member {
+    // Of the thread's share, which others take from too: job << kTaskBits | next task. Of an earlier
+    // job until somebody takes the first task.
+    alignas(kApart) std::atomic<std::uint64_t> claimed{0};
+    // Tasks that the thread has done in all jobs.
+    alignas(kApart) std::atomic<std::int64_t> done{0};
+  };
+
+  // Odd numbers: the job is being written. The first thread has task 0 already, if it is in its
+  // share.
+  void publish(const Job& job) {
+    __tsan_release(&start_);
+    if (first_has_task(job)) {
+      members_[0].claimed.store((number_ + 2) << kTaskBits | 1, std::memory_order_relaxed);
+    }
+    published_.number.store(number_ + 1, std::memory_order_relaxed);
+    std::atomic_thread_fence(std::memory_order_release);
+    published_.call.store(job.call, std::memory_order_relaxed);
+    published_.task.store(job.task, std::memory_order_relaxed);
+    published_.count.store(job.count, std::memory_order_relaxed);
+    published_.stores.store(job.stores, std::memory_order_relaxed);
+    number_ += 2;
+    published_.number.store(number_, std::memory_order_release);
+  }
+
+  bool first_has_task(const Job& job) const { return team_.first_task(job.count, 1) > 0; }
+
+  // True if there is another job than number `seen`, which becomes its number.
+  bool look(std::uint64_t& seen, Job& job) const {
+    const std::uint64_t number = published_.number.load(std::memory_order_acquire);
+    if (number == seen || number % 2 == 1) return false;
+    job = {published_.call.load(std::memory_order_relaxed),
+           published_.task.load(std::memory_order_relaxed),
+           published_.count.load(std::memory_order_relaxed),
+           published_.stores.load(std::memory_order_relaxed)};
+    std::atomic_thread_fence(std::memory_order_acquire);
+    if (published_.number.load(std::memory_order_relaxed) != number) return false;
+    seen = number;
+    return true;
+  }
+
+  void serve(int thread, std::uint64_t seen) {
+    while (true) {
+      Job job;
+      wait(thread, [&] { return look(seen, job); });
+      if (job.call == nullptr) return;
+      __tsan_acquire(&start_);
+      work(seen, job, thread);
     }
   }
 
-  void dismiss() { job_.store(kDone); }
+  // A thread's work: its own share, then the rest of the others'. All are taken if the job is over.
+  void work(std::uint64_t number, const Job& job, int thread) {
+    const int shares = std::min(team_.threads_, kMaxShares), own = thread % shares;
+    std::int64_t done = 0;
+    if (thread == 0 && first_has_task(job)) {
+      do_task(job, 0);
+      ++done;
+    }
+    for (int s = own; s < own + shares; ++s) {
+      const std::int64_t first = team_.first_task(job.count, s % shares),
+                         end = team_.first_task(job.count, s % shares + 1);
+      std::atomic<std::uint64_t>& claimed = members_[static_cast<std::size_t>(s % shares)].claimed;
+      for (std::int64_t i; (i = claim(claimed, number, first, end)) < end; ++done) {
+        do_task(job, i);
+      }
+    }
+    if (done == 0) return;
+    if (job.stores == Stores::past_caches) order_stores_past_caches();
+    __tsan_release(&end_);
+    std::atomic<std::int64_t>& all = members_[static_cast<std::size_t>(thread)].done;
+    all.store(all.load(std::memory_order_relaxed) + done, std::memory_order_release);
+  }
 
- private:
-  static constexpr std::int64_t kDone = -2;
-  // About 20 us; from then on a waiting thread lets others have its processor.
-  static constexpr int kPauses = 500;
+  // The next of the tasks [first, end) of a share in a job, or `end`. Only while the job has tasks
+  // that are not done can one be taken: afterwards the counter is at the share's end, or further.
+  static std::int64_t claim(std::atomic<std::uint64_t>& claimed, std::uint64_t number,
+                            std::int64_t first, std::int64_t end) {
+    std::uint64_t value = claimed.load(std::memory_order_relaxed);
+    while (true) {
+      const std::uint64_t job = value >> kTaskBits;
+      const std::int64_t next =
+          job < number ? first : static_cast<std::int64_t>(value) & kMostTasks;
+      if (job > number || next >= end) return end;
+      const std::uint64_t taken = number << kTaskBits | static_cast<std::uint64_t>(next + 1);
+      if (claimed.compare_exchange_weak(value, taken, std::memory_order_relaxed)) return next;
+    }
+  }
+
+  // After an exception the remaining tasks are only counted.
+  void do_task(const Job& job, std::int64_t i) {
+    if (failed_.load(std::memory_order_relaxed)) return;
+    try {
+      job.call(job.task, i);
+    } catch (...) {
+#pragma omp critical(bitnet_thread_team)
+      if (!failure_) failure_ = std::current_exception();
+      failed_ = true;
+    }
+  }
+
+  std::int64_t tasks_done() const {
+    std::int64_t sum = 0;
+    for (const Member& member : members_) sum += member.done.load(std::memory_order_acquire);
+    return sum;
+  }
 
   template <typename Ready>
   void wait(int thread, const Ready& ready) {
@@ -127,19 +243,23 @@ class ThreadTeam::Crew {
     }
   }
 
-  static void pause() {
-#if defined(__x86_64__)
-    __builtin_ia32_pause();
-#elif defined(__aarch64__)
-    asm volatile("yield");
-#endif
-  }
-
-  alignas(64) std::atomic<std::int64_t> job_{0};
-  alignas(64) std::atomic<std::int64_t> inside_{0};  // threads that work on the job
-  Shares shares_;
-  bool (*idle_)(const void*, int);
-  const void* idle_data_;
+  const ThreadTeam& team_;
+  std::vector<Member> members_;
+  // Written by the thread that runs jobs, and read by those that serve.
+  struct {
+    alignas(kApart) std::atomic<std::uint64_t> number{0};
+    std::atomic<void (*)(const void*, std::int64_t)> call{nullptr};
+    std::atomic<const void*> task{nullptr};
+    std::atomic<std::int64_t> count{0};
+    std::atomic<Stores> stores{Stores::in_caches};
+  } published_;
+  // Its own.
+  alignas(kApart) std::uint64_t number_ = 0;
+  std::int64_t handed_out_ = 0;  // tasks of all jobs
+  std::exception_ptr failure_;
+  std::atomic<bool> failed_ = false;
+  bool (*idle_)(const void*, int) = nullptr;  // while the team stays awake
+  const void* idle_data_ = nullptr;
   char start_ = 0, end_ = 0;
 };
 
@@ -151,61 +271,27 @@ ThreadTeam::ThreadTeam(int threads) : threads_(threads) {
   }
   BITNET_CHECK(threads_ >= 1 && threads_ <= 1024, "{} threads asked for, expected 1 to 1024",
                threads_);
+  if (threads_ > 1) crew_ = std::make_unique<Crew>(*this);
 }
+
+ThreadTeam::~ThreadTeam() = default;
 
 int ThreadTeam::thread() { return omp_get_thread_num(); }
 
 void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::int64_t),
-                            const void* task) const {
-  if (count <= 0) return;
-  if (threads_ == 1 || count == 1) {
+                            const void* task, Stores stores) const {
+  BITNET_CHECK(count <= kMostTasks, "{} tasks, expected at most {}", count, kMostTasks);
+  if (threads_ == 1 || count <= 1) {
     for (std::int64_t i = 0; i < count; ++i) call(task, i);
     return;
   }
-  if (crew_ != nullptr) return crew_->run(*this, count, call, task);
-  Shares shares;
-  shares.set(*this, count, call, task);
-  char start = 0, end = 0;
-  __tsan_release(&start);
-// Always the whole team, even for fewer tasks: libgomp ends and remakes threads when a team's size
-// changes.
-#pragma omp parallel num_threads(threads_)
-  {
-    __tsan_acquire(&start);
-    shares.work(omp_get_thread_num());
-    __tsan_release(&end);
-  }
-  __tsan_acquire(&end);
-  if (shares.failure) std::rethrow_exception(shares.failure);
+  crew_->run({call, task, count, stores});
 }
 
 void ThreadTeam::stay_awake_erased(void (*body)(const void*), const void* body_data,
                                    bool (*idle)(const void*, int), const void* idle_data) const {
-  if (threads_ == 1 || crew_ != nullptr) return body(body_data);
-  Crew crew(idle, idle_data);
-  std::exception_ptr failure;
-  char start = 0, end = 0;
-  __tsan_release(&start);
-#pragma omp parallel num_threads(threads_)
-  {
-    __tsan_acquire(&start);
-    const int thread = omp_get_thread_num();
-    if (thread == 0) {
-      crew_ = &crew;
-      try {
-        body(body_data);
-      } catch (...) {
-        failure = std::current_exception();
-      }
-      crew_ = nullptr;
-      crew.dismiss();
-    } else {
-      crew.serve(thread);
-    }
-    __tsan_release(&end);
-  }
-  __tsan_acquire(&end);
-  if (failure) std::rethrow_exception(failure);
+  if (threads_ == 1 || crew_->awake()) return body(body_data);
+  crew_->stay_awake(body, body_data, idle, idle_data);
 }
 
 }  // namespace bitnet

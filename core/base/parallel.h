@@ -6,13 +6,23 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 namespace bitnet {
+
+// What different threads write lies this many bytes apart: two cache lines, because processors fetch
+// them in pairs, and a thread would lose a line whenever another one fetches its neighbour.
+inline constexpr std::int64_t kApart = 128;
+
+// How the tasks of a job store what other threads read. Past the caches: by instructions whose
+// stores may be seen later than others that follow them.
+enum class Stores { in_caches, past_caches };
 
 class ThreadTeam {
  public:
   // threads >= 1; 0 asks for the number of processors this process may use.
   explicit ThreadTeam(int threads);
+  ~ThreadTeam();
 
   int size() const { return threads_; }
 
@@ -22,11 +32,17 @@ class ThreadTeam {
   // Calls task(i) once for each i in [0, count) and returns when all are done. Each thread takes a
   // contiguous part of them one at a time in ascending order, the same one whenever count is the
   // same, and then what other threads have left of theirs. An exception thrown by a task is rethrown here (the first
-  // one). Not re-entrant: a task must not call run().
+  // one). Not re-entrant: a task must not call run(), nor may two threads of the caller's. At most
+  // 2^24 - 1 tasks.
   template <typename Task>
-  void run(std::int64_t count, const Task& task) const {
+  void run(std::int64_t count, const Task& task, Stores stores = Stores::in_caches) const {
+    // The caller's stack changes during the tasks: what all threads read of it lies apart.
+    struct alignas(kApart) {
+      Task task;
+    } const apart{task};
     run_erased(
-        count, [](const void* t, std::int64_t i) { (*static_cast<const Task*>(t))(i); }, &task);
+        count, [](const void* t, std::int64_t i) { (*static_cast<const Task*>(t))(i); },
+        &apart.task, stores);
   }
 
   // Runs body(), for which the whole team stays awake: a run() within it costs a fifth of what it
@@ -49,16 +65,15 @@ class ThreadTeam {
 
  private:
   static constexpr int kMaxShares = 64;
-  struct Shares;
   class Crew;
 
-  void run_erased(std::int64_t count, void (*call)(const void*, std::int64_t),
-                  const void* task) const;
+  void run_erased(std::int64_t count, void (*call)(const void*, std::int64_t), const void* task,
+                  Stores stores) const;
   void stay_awake_erased(void (*body)(const void*), const void* body_data,
                          bool (*idle)(const void*, int), const void* idle_data) const;
 
   int threads_;
-  mutable Crew* crew_ = nullptr;  // within stay_awake()
+  std::unique_ptr<Crew> crew_;  // of a team of two or more
 };
 
 // Number of tiles of `tile` items that cover `items`.

@@ -21,9 +21,10 @@ constexpr std::int64_t kPanelTasks = 16;     // tasks wanted before panels are j
 // 0.8 us, in which one thread multiplies 32 KB of packed weights.
 constexpr std::int64_t kParallelProducts = 1 << 18;
 // A streaming task: an eighth of the call, within 32 and 128 KB of packed weights at one token.
-constexpr std::int64_t kStreamTasks = 8;
-constexpr std::int64_t kLeastTaskProducts = 1 << 17;
+constexpr std::int64_t kStreamTasks = 24;
+constexpr std::int64_t kLeastTaskProducts = 1 << 16;
 constexpr std::int64_t kMostTaskProducts = 1 << 19;
+constexpr std::int64_t kRowStep = 16;  // of a task, whose outputs are stored in whole lines
 
 // The packed weights of one token's call from which on its outputs go past the caches. Each line that
 // has left them since the last token costs as much time as reading thirteen lines of weights; with
@@ -35,7 +36,10 @@ constexpr std::int64_t kColdResidualBytes = 1 << 20;
 
 // Unpacking a panel pays from here on. Short rows earn it sooner, because streaming them adds up
 // a register for every 64 columns of few.
-std::int64_t panel_threshold(std::int64_t inputs) { return inputs < 512 ? 8 : 32; }
+constexpr std::int64_t kPanelThreshold = 32;
+bool in_panels(const PackedShape& shape, std::int64_t tokens) {
+  return shape.single_scale && tokens >= (shape.inputs < 512 ? 8 : kPanelThreshold);
+}
 
 // How one product is cut into tasks.
 struct Cut {
@@ -68,6 +72,7 @@ struct Cut {
 struct Total {
   std::int64_t products = 0;
   std::int64_t panel_tiles = 0;  // panels times blocks of tokens
+  std::int64_t task_rows = 0;    // packed rows of a streaming task
 };
 
 // Tiles of `items` that are at most `largest`, as equal as multiples of `step` allow.
@@ -78,10 +83,41 @@ std::int64_t even_tile(std::int64_t items, std::int64_t largest, std::int64_t st
 
 std::int64_t round_up(std::int64_t n, std::int64_t step) { return tile_count(n, step) * step; }
 
+// The packed rows of a streaming task, about as many as its work asks for; if the threads cannot
+// share those tasks evenly, of the numbers near that the one that leaves the fewest to the thread
+// with the most. An output does not depend on the rows beside it: its bits are the same for any team.
+std::int64_t task_rows(std::span<const BitLinearOperands> products, std::int64_t tokens,
+                       std::int64_t total_products, int threads) {
+  const std::int64_t work =
+      std::clamp(total_products / kStreamTasks, kLeastTaskProducts, kMostTaskProducts);
+  const std::int64_t row_work = std::max<std::int64_t>(4 * tokens * products[0].shape.inputs, 1);
+  const std::int64_t wanted = round_up(tile_count(work, row_work), kRowStep);
+  if (wanted > kStreamRows) return round_up(wanted, kStreamRows);  // whole tiles
+  const auto most_rows = [&](std::int64_t rows) {
+    std::int64_t tasks = 0;
+    for (const BitLinearOperands& product : products) {
+      tasks += tile_count(product.shape.quarter, rows);
+    }
+    return tile_count(tasks, threads) * rows;
+  };
+  std::int64_t all_rows = 0;
+  for (const BitLinearOperands& product : products) all_rows += product.shape.quarter;
+  std::int64_t best = wanted, most = most_rows(wanted);
+  if (most * threads == all_rows) return wanted;
+  for (std::int64_t away = kRowStep; away <= wanted / 2; away += kRowStep) {
+    for (const std::int64_t rows : {wanted + away, wanted - away}) {
+      if (rows < kRowStep || rows > kStreamRows || most_rows(rows) >= most) continue;
+      best = rows;
+      most = most_rows(rows);
+    }
+  }
+  return best;
+}
+
 Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const Total& total) {
   const PackedShape& shape = operands.shape;
   Cut cut{operands, stream_tile, 0, tokens, 0, 0, 1, 0};
-  if (shape.single_scale && tokens >= panel_threshold(shape.inputs)) {
+  if (in_panels(shape, tokens)) {
     cut.tile = panel_tile;
     cut.tile_rows =
         std::clamp<std::int64_t>(total.panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
@@ -91,12 +127,8 @@ Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const To
       cut.tile = grouped_tile;
       cut.tile_tokens = std::min(tokens, kGroupedTokens);
     }
-    const std::int64_t task_products =
-        std::clamp(total.products / kStreamTasks, kLeastTaskProducts, kMostTaskProducts);
-    const std::int64_t row_products = std::max<std::int64_t>(4 * cut.tile_tokens * shape.inputs, 1);
-    const std::int64_t rows = round_up(tile_count(task_products, row_products), 16);
-    cut.tile_rows = std::min(rows, kStreamRows);
-    cut.tiles_per_task = tile_count(rows, cut.tile_rows);
+    cut.tile_rows = std::min(total.task_rows, kStreamRows);
+    cut.tiles_per_task = tile_count(total.task_rows, cut.tile_rows);
   }
   cut.row_tiles = tile_count(shape.quarter, cut.tile_rows);
   cut.token_tiles = tile_count(tokens, cut.tile_tokens);
@@ -114,7 +146,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                "codes {}, act_scale {}: expected [rows, K], [rows]", codes.shape().to_string(),
                act_scale.shape().to_string());
   const std::int64_t tokens = codes.dim(0);
-  if (tokens == 0) return;
+  if (tokens == 0 || products.empty()) return;
   std::array<BitLinearOperands, kMaxProducts> operands;
   Total total;
   for (std::size_t p = 0; p < products.size(); ++p) {
@@ -131,6 +163,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                    panel_,
                    shape,
                    codes.as<std::int8_t>().data(),
+                   nullptr,
                    act_scale.as<float>().data(),
                    product.packed.as<std::uint8_t>().data(),
                    product.weight_scale.as<float>().data(),
@@ -140,6 +173,13 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     total.products += tokens * shape.outputs * shape.inputs;
     total.panel_tiles += tile_count(shape.quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
   }
+  std::array<std::int32_t, kPanelThreshold> code_sums;
+  for (std::int64_t t = 0; tokens < kPanelThreshold && t < tokens; ++t) {
+    code_sums[static_cast<std::size_t>(t)] =
+        integer_->sum_codes(operands[0].codes + t * codes.dim(1), codes.dim(1));
+  }
+  total.task_rows = task_rows(std::span(operands.data(), products.size()),
+                              std::min(tokens, kGroupedTokens), total.products, team_.size());
   std::array<Cut, kMaxProducts> cuts;
   std::int64_t tasks = 0;
   // Of one token's call, where outputs can go past the caches.
@@ -153,6 +193,9 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     operands[0].y = reduction_scratch_.get<float>(operands[0].shape.outputs);
   }
   for (std::size_t p = 0; p < products.size(); ++p) {
+    if (operands[p].shape.single_scale && !in_panels(operands[p].shape, tokens)) {
+      operands[p].code_sums = code_sums.data();
+    }
     operands[p].past_caches = late_residual || (past_caches && operands[p].residual == nullptr);
     cuts[p] = cut_product(operands[p], tokens, total);
     tasks += cuts[p].tasks;
@@ -177,7 +220,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
   if (total.products < kParallelProducts) {
     for (std::int64_t task = 0; task < tasks; ++task) run(task);
   } else {
-    team_.run(tasks, run);
+    team_.run(tasks, run, past_caches || late_residual ? Stores::past_caches : Stores::in_caches);
   }
   if (late_residual) {
     float_->add(products[0].residual.as<float>().data(), operands[0].y,

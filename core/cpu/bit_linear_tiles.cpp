@@ -23,15 +23,21 @@ void for_each_token_block(const BitLinearOperands& o, const BitLinearTile& tile,
   }
 }
 
-// products [tokens, rows, 4] over `columns` columns from `column` on.
+// products [tokens, rows, 4] over `columns` columns from `column` on: all of them in a stream tile,
+// a group otherwise.
 void dot(const BitLinearOperands& o, const BitLinearTile& tile, std::int64_t token,
          std::int64_t tokens, std::int64_t column, std::int64_t columns, std::int32_t* products) {
   const std::int64_t inputs = o.shape.inputs;
   const std::int8_t* x = o.codes + token * inputs + column;
   const std::uint8_t* packed = o.packed + tile.row * inputs + column;
-  std::int32_t x_sums[kMaxTokenBlock];
-  for (std::int64_t t = 0; t < tokens; ++t) {
-    x_sums[t] = o.kernels->sum_codes(x + t * inputs, columns);
+  std::int32_t group_sums[kMaxTokenBlock];
+  const std::int32_t* x_sums = group_sums;
+  if (o.code_sums != nullptr) {
+    x_sums = o.code_sums + token;
+  } else {
+    for (std::int64_t t = 0; t < tokens; ++t) {
+      group_sums[t] = o.kernels->sum_codes(x + t * inputs, columns);
+    }
   }
   if (tokens == 1 && columns == inputs) {
     o.kernels->packed_rows_dot(packed, tile.rows, columns, x, x_sums[0], products);

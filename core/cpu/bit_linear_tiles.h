@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The forward product of a BitLinear, a tile of packed rows by tokens at a time, in the three ways
 // that bit_linear() chooses from. All compute the same integers. Scratch is on the
-// stack: 1.1 MB for a panel tile (512 KB of panels, 528 KB of sums), 17 KB at most for the others.
+// stack: 1.1 MB for a panel tile (512 KB of panels, 528 KB of sums), 34 KB at most for the others.
 #pragma once
 
 #include <cstdint>
@@ -13,7 +13,7 @@
 namespace bitnet::cpu {
 
 // The largest tiles.
-inline constexpr std::int64_t kStreamRows = 64;    // packed rows of a stream or grouped tile
+inline constexpr std::int64_t kStreamRows = 128;   // packed rows of a stream or grouped tile
 inline constexpr std::int64_t kPanelRows = 16;     // packed rows of a panel,
 inline constexpr std::int64_t kTilePanels = 8;     //   panels and
 inline constexpr std::int64_t kPanelTokens = 264;  //   tokens of a panel tile
@@ -23,13 +23,14 @@ struct BitLinearOperands {
   const IntegerKernels* kernels;
   const PanelKernels* panels;
   PackedShape shape;
-  const std::int8_t* codes;    // [tokens, K]
-  const float* act_scale;      // [tokens]
-  const std::uint8_t* packed;  // [N / 4, K]
-  const float* weight_scale;   // [1] or [N, groups]
-  const float* residual;       // [tokens, N] or null
-  float* y;                    // [tokens, N]
-  bool past_caches;            // y is stored so, by a stream tile
+  const std::int8_t* codes;       // [tokens, K]
+  const std::int32_t* code_sums;  // [tokens], of a stream tile
+  const float* act_scale;         // [tokens]
+  const std::uint8_t* packed;     // [N / 4, K]
+  const float* weight_scale;      // [1] or [N, groups]
+  const float* residual;          // [tokens, N] or null
+  float* y;                       // [tokens, N]
+  bool past_caches;               // y is stored so, by a stream tile
 };
 
 // A tile: outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens).

@@ -27,7 +27,7 @@ namespace {
 
 constexpr std::array kBestFirst = {Isa::amx, Isa::avx512vnni, Isa::avx2, Isa::neon, Isa::scalar};
 constexpr const char* kIsaVariable = "BITNET_CPU_ISA";
-constexpr std::int64_t kAlignment = 64;       // a cache line, and the widest vector
+constexpr std::int64_t kAlignment = kApart;   // of storage; no less than the widest vector
 constexpr std::int64_t kCopyBytes = 1 << 18;  // of a task that copies or zeroes
 
 std::string joined(const std::vector<std::string>& names) {

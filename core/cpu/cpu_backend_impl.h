@@ -33,7 +33,7 @@ class Scratch {
   }
 
  private:
-  void* reserve(std::int64_t bytes);  // aligned to 64 bytes
+  void* reserve(std::int64_t bytes);  // aligned to kApart
   Storage storage_;
   std::int64_t bytes_ = 0;
 };
@@ -43,12 +43,12 @@ template <typename T>
 class ThreadScratch {
  public:
   ThreadScratch(Scratch& memory, const ThreadTeam& team, std::int64_t count)
-      : stride_(tile_count(count * kSize, kLine) * kLine / kSize),
+      : stride_(tile_count(count * kSize, kApart) * kApart / kSize),
         data_(memory.get<T>(stride_ * team.size())) {}
   T* get() const { return data_ + stride_ * ThreadTeam::thread(); }
 
  private:
-  static constexpr std::int64_t kSize = sizeof(T), kLine = 64;  // threads share no cache line
+  static constexpr std::int64_t kSize = sizeof(T);
   std::int64_t stride_;
   T* data_;
 };

@@ -54,15 +54,18 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
       return {w + row * inputs, (outputs - row) * inputs};
     });
   }
-  team_.run(tasks, [&](std::int64_t task) {
-    const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
-    const std::int64_t rows = std::min(row_tile, outputs - row),
-                       count = std::min(kTokenTile, tokens - token);
-    std::int32_t* const products = scratch.get();  // [count, rows]
-    head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, products);
-    if (sums != nullptr) return copy_past_caches(products, rows, sums + row);
-    for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
-  });
+  team_.run(
+      tasks,
+      [&](std::int64_t task) {
+        const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
+        const std::int64_t rows = std::min(row_tile, outputs - row),
+                           count = std::min(kTokenTile, tokens - token);
+        std::int32_t* const products = scratch.get();  // [count, rows]
+        head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, products);
+        if (sums != nullptr) return copy_past_caches(products, rows, sums + row);
+        for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
+      },
+      sums != nullptr ? Stores::past_caches : Stores::in_caches);
   if (sums == nullptr) return;
   run_stretches(team_, outputs, kStretch, [&](std::int64_t first, std::int64_t count) {
     scale(sums + first, 0, first, count);

@@ -245,7 +245,6 @@ void store_products_past_caches(const int32_t* acc, int64_t tokens, int64_t rows
                           quarter);
   }
   store_scaled<true>(acc, tokens, rows, act_scale, weight_scale, residual, y, y_stride, quarter);
-  _mm_sfence();  // such stores are not ordered with the ones that tell others of them
 }
 
 void add_group_products(const int32_t* acc, int64_t tokens, int64_t rows,

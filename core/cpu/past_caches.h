@@ -15,7 +15,7 @@ namespace bitnet::cpu {
 
 inline constexpr std::int64_t kLineSums = 16;  // of 4 bytes
 
-// to[i] = from[i]; `to` is aligned to 16 bytes. Whole lines go best.
+// to[i] = from[i], in a job of Stores::past_caches; `to` is aligned to 16 bytes. Whole lines go best.
 inline void copy_past_caches(const std::int32_t* from, std::int64_t count, std::int32_t* to) {
   std::int64_t i = 0;
 #if defined(__SSE2__)
@@ -23,7 +23,6 @@ inline void copy_past_caches(const std::int32_t* from, std::int64_t count, std::
     _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
                      _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
   }
-  _mm_sfence();  // such stores are not ordered with the ones that tell others of them
 #endif
   std::copy(from + i, from + count, to + i);
 }

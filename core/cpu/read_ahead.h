@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "core/backend/backend.h"
+#include "core/base/parallel.h"
 
 namespace bitnet::cpu {
 
@@ -41,12 +42,12 @@ class ReadAhead final : public RecordedOperations {
  private:
   // What a thread shall fetch, set by the one that runs the sequence. The fields may be seen in any
   // mixture: a fetch of whatever address does no harm.
-  struct alignas(64) Order {
+  struct alignas(kApart) Order {
     std::atomic<std::int64_t> number{0};
     std::atomic<const char*> data{nullptr};
     std::atomic<std::int64_t> bytes{0};
     // The thread's own:
-    alignas(64) std::int64_t seen = 0;
+    alignas(kApart) std::int64_t seen = 0;
     std::int64_t fetched = 0;
   };
 

@@ -98,6 +98,44 @@ TEST_CASE("a team that stays awake runs every task exactly once") {
   }
 }
 
+TEST_CASE("a team runs many short jobs one after another, awake and not, each task once") {
+  const auto nothing_to_do = [](int) { return false; };
+  for (const int threads : {2, 3, 5}) {
+    const ThreadTeam team(threads);
+    std::vector<std::atomic<int>> runs(8);
+    int expected = 0;
+    const auto some_jobs = [&] {
+      // Fewer tasks than threads, too: shares are empty in one job and not in the next.
+      for (const std::int64_t count : {8, 1, 2, 8, 3, 0, 5, 8}) {
+        ++expected;
+        team.run(count, [&](std::int64_t i) { ++runs[static_cast<std::size_t>(i)]; });
+        // Every task of this job has run when run() returns.
+        bool right = true;
+        for (std::int64_t i = 0; i < count; ++i)
+          right = right && runs[static_cast<std::size_t>(i)].exchange(0) == 1;
+        for (const auto& number : runs) right = right && number == 0;
+        if (!right) FAIL(threads << " threads, job " << expected << " of " << count << " tasks");
+      }
+    };
+    for (int round = 0; round < 20; ++round) {
+      team.stay_awake(
+          [&] {
+            for (int i = 0; i < 20; ++i) some_jobs();
+          },
+          nothing_to_do);
+      some_jobs();
+    }
+    CHECK(expected == 20 * 21 * 8);
+  }
+}
+
+TEST_CASE("a team refuses more tasks than a share's counter holds") {
+  for (const int threads : {1, 2}) {
+    const ThreadTeam team(threads);
+    CHECK_THROWS_AS(team.run(1 << 24, [](std::int64_t) {}), ContractError);
+  }
+}
+
 TEST_CASE("a team that stays awake rethrows exceptions and stays usable") {
   const ThreadTeam team(2);
   const auto nothing_to_do = [](int) { return false; };

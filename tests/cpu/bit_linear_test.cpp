@@ -172,6 +172,12 @@ TEST_CASE("bit_linear is the formula where rows and contraction take several til
   check_definition(make_call(rows, inputs, {{outputs}}), {2});
 }
 
+TEST_CASE("bit_linear is the formula where products of unequal sizes are cut for the team") {
+  // q, k and v of four query heads to a key head; tasks of 80, 48 or 64 packed rows.
+  check_definition(make_call(1, 2048, {{1280}, {320}, {320}}), {1, 2, 3, 4});
+  check_definition(make_call(3, 704, {{1284}, {324}, {324}}), {2, 3});
+}
+
 TEST_CASE("bit_linear adds residuals to products of one call that differ in size and scales",
           "[cpu]") {
   const std::int64_t rows = GENERATE(1, 3, 40, 130);

@@ -25,7 +25,7 @@ float score_scale(const AttentionShape& s) {
 constexpr std::int64_t kFewQueries = 3;
 // Work of a task that is worth waking a thread for, in key elements times (query heads + 3): about
 // 3 microseconds.
-constexpr std::int64_t kTokenWork = 1 << 16;
+constexpr std::int64_t kTokenWork = 1 << 15;
 // With fewer pairs of sequence and key/value head, backward takes each query head by itself.
 constexpr std::int64_t kFewPairs = 16;
 

@@ -204,11 +204,11 @@ inline void score_keys(const float* q, const float* const keys[16], std::int64_t
   Lanes sums[kHeads];
   for (int h = 0; h < kHeads; ++h) sums[h] = zero();
   for (std::int64_t e = 0; e < head_dim; e += 16) {
-    ahead.fetch_column(e);
     const float* part[16];
     for (int i = 0; i < 16; ++i) part[i] = keys[i] + e;
     transpose(part, square, 16);
     for (int i = 0; i < 16; ++i) {
+      ahead.fetch_line(i, e);
       const Lanes elements = load(square + 16 * i);
       for (int h = 0; h < kHeads; ++h) {
         sums[h] = fma(set1(q[h * head_dim + e + i]), elements, sums[h]);

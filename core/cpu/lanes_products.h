@@ -43,18 +43,14 @@ struct RowsAhead {
   const Element* rows;
   std::int64_t stride, count;
 
-  // The line with element e of each row. Inlined, since GCC 12 takes calls of a function that only
-  // prefetches for useless; so below.
-  [[gnu::always_inline]] void fetch_column(std::int64_t e) const {
-    if (e % kLine != 0) return;
-    for (std::int64_t i = 0; i < count; ++i) __builtin_prefetch(rows + i * stride + e, 0, 2);
+  // The line that starts with element e of row i, if there is one. Inlined, since GCC 12 takes calls
+  // of a function that only prefetches for useless; so below.
+  [[gnu::always_inline]] void fetch_line(std::int64_t i, std::int64_t e) const {
+    if (e % kLine == 0 && i < count) __builtin_prefetch(rows + i * stride + e, 0, 2);
   }
   // Elements 0 to `elements` of row i, if there is one.
   [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t elements) const {
-    if (i >= count) return;
-    for (std::int64_t e = 0; e < elements; e += kLine) {
-      __builtin_prefetch(rows + i * stride + e, 0, 2);
-    }
+    for (std::int64_t e = 0; e < elements; e += kLine) fetch_line(i, e);
   }
   void skip_columns(std::int64_t elements) { rows += elements; }
   void clear() { count = 0; }

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // This file is compiled without -fsanitize=thread: libgomp is not instrumented, so the sanitizer
-// cannot see that its region start and end order memory. The two fences below tell it exactly that,
-// and nothing else.
+// cannot see that its region start and end order memory, nor does it see the atomics below. The two
+// fences tell it what both order: a job's start and end, and a region's.
 #include "core/base/parallel.h"
 
 #include <omp.h>
@@ -28,7 +28,7 @@ namespace bitnet {
 
 namespace {
 
-// A share's counter holds the job it is for and the next task.
+// A share's counter holds the job it is for, modulo 2^40, and the next task.
 constexpr int kTaskBits = 24;
 constexpr std::int64_t kMostTasks = (std::int64_t{1} << kTaskBits) - 1;
 // About 20 us; from then on a waiting thread lets others have its processor.
@@ -76,8 +76,10 @@ class ThreadTeam::Crew {
   bool awake() const { return idle_ != nullptr; }
 
   void run(const Job& job) {
-    failure_ = nullptr;
-    failed_ = false;
+    if (failed_.load(std::memory_order_relaxed)) {
+      failure_ = nullptr;
+      failed_ = false;
+    }
     handed_out_ += job.count;
     publish(job);
     if (awake()) {
@@ -116,6 +118,7 @@ class ThreadTeam::Crew {
       } else {
         __tsan_acquire(&start_);
         serve(thread, seen);
+        __tsan_release(&end_);
       }
     }
     idle_ = nullptr;
@@ -202,13 +205,15 @@ class ThreadTeam::Crew {
   // that are not done can one be taken: afterwards the counter is at the share's end, or further.
   static std::int64_t claim(std::atomic<std::uint64_t>& claimed, std::uint64_t number,
                             std::int64_t first, std::int64_t end) {
+    const std::uint64_t job = number << kTaskBits;
     std::uint64_t value = claimed.load(std::memory_order_relaxed);
     while (true) {
-      const std::uint64_t job = value >> kTaskBits;
-      const std::int64_t next =
-          job < number ? first : static_cast<std::int64_t>(value) & kMostTasks;
-      if (job > number || next >= end) return end;
-      const std::uint64_t taken = number << kTaskBits | static_cast<std::uint64_t>(next + 1);
+      const std::uint64_t task = value & kMostTasks;
+      // Positive if the counter is of an earlier job, negative of a later one.
+      const auto age = static_cast<std::int64_t>(job - (value - task));
+      const std::int64_t next = age > 0 ? first : static_cast<std::int64_t>(task);
+      if (age < 0 || next >= end) return end;
+      const std::uint64_t taken = job | static_cast<std::uint64_t>(next + 1);
       if (claimed.compare_exchange_weak(value, taken, std::memory_order_relaxed)) return next;
     }
   }
@@ -243,8 +248,13 @@ class ThreadTeam::Crew {
     }
   }
 
+  // What all threads read and hardly anything changes.
   const ThreadTeam& team_;
   std::vector<Member> members_;
+  std::atomic<bool> failed_ = false;
+  std::exception_ptr failure_;
+  bool (*idle_)(const void*, int) = nullptr;  // while the team stays awake
+  const void* idle_data_ = nullptr;
   // Written by the thread that runs jobs, and read by those that serve.
   struct {
     alignas(kApart) std::atomic<std::uint64_t> number{0};
@@ -253,13 +263,9 @@ class ThreadTeam::Crew {
     std::atomic<std::int64_t> count{0};
     std::atomic<Stores> stores{Stores::in_caches};
   } published_;
-  // Its own.
+  // That thread's own.
   alignas(kApart) std::uint64_t number_ = 0;
   std::int64_t handed_out_ = 0;  // tasks of all jobs
-  std::exception_ptr failure_;
-  std::atomic<bool> failed_ = false;
-  bool (*idle_)(const void*, int) = nullptr;  // while the team stays awake
-  const void* idle_data_ = nullptr;
   char start_ = 0, end_ = 0;
 };
 
@@ -283,6 +289,7 @@ void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::i
   BITNET_CHECK(count <= kMostTasks, "{} tasks, expected at most {}", count, kMostTasks);
   if (threads_ == 1 || count <= 1) {
     for (std::int64_t i = 0; i < count; ++i) call(task, i);
+    if (stores == Stores::past_caches) order_stores_past_caches();
     return;
   }
   crew_->run({call, task, count, stores});

@@ -23,8 +23,8 @@ float score_scale(const AttentionShape& s) {
 
 // With so few queries, the heads of a key/value head are worked on together instead of the queries.
 constexpr std::int64_t kFewQueries = 3;
-// Work of a task that is worth waking a thread for, in key elements times (query heads + 3): about
-// 3 microseconds.
+// Work of a task that is worth handing out, in key elements times (query heads + 3): 1 to 2
+// microseconds.
 constexpr std::int64_t kTokenWork = 1 << 15;
 // With fewer pairs of sequence and key/value head, backward takes each query head by itself.
 constexpr std::int64_t kFewPairs = 16;

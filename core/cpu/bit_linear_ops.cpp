@@ -20,7 +20,7 @@ constexpr std::int64_t kPanelTasks = 16;     // tasks wanted before panels are j
 // Products (multiplications) below which a second thread costs more than it saves: waking it takes
 // 0.8 us, in which one thread multiplies 32 KB of packed weights.
 constexpr std::int64_t kParallelProducts = 1 << 18;
-// A streaming task: an eighth of the call, within 32 and 128 KB of packed weights at one token.
+// A streaming task: about a 24th of the call, within 16 and 128 KB of packed weights at one token.
 constexpr std::int64_t kStreamTasks = 24;
 constexpr std::int64_t kLeastTaskProducts = 1 << 16;
 constexpr std::int64_t kMostTaskProducts = 1 << 19;
@@ -93,6 +93,7 @@ std::int64_t task_rows(std::span<const BitLinearOperands> products, std::int64_t
   const std::int64_t row_work = std::max<std::int64_t>(4 * tokens * products[0].shape.inputs, 1);
   const std::int64_t wanted = round_up(tile_count(work, row_work), kRowStep);
   if (wanted > kStreamRows) return round_up(wanted, kStreamRows);  // whole tiles
+  if (threads == 1) return wanted;
   const auto most_rows = [&](std::int64_t rows) {
     std::int64_t tasks = 0;
     for (const BitLinearOperands& product : products) {

@@ -24,7 +24,7 @@ struct BitLinearOperands {
   const PanelKernels* panels;
   PackedShape shape;
   const std::int8_t* codes;       // [tokens, K]
-  const std::int32_t* code_sums;  // [tokens], of a stream tile
+  const std::int32_t* code_sums;  // [tokens] for a stream tile, or null
   const float* act_scale;         // [tokens]
   const std::uint8_t* packed;     // [N / 4, K]
   const float* weight_scale;      // [1] or [N, groups]

@@ -143,7 +143,7 @@ void product(std::int64_t rows, std::int64_t vectors, Factor a, const Element* b
 }
 
 // Asks for `count` rows of head_dim elements before they are needed: pieces of a token's row are
-// too short and too far apart for the hardware to foresee. Inlined as fetch_column() is.
+// too short and too far apart for the hardware to foresee. Inlined as fetch_line() is.
 template <typename Element>
 [[gnu::always_inline]] inline void prefetch_tile(const Element* rows, std::int64_t stride,
                                                  std::int64_t count, std::int64_t head_dim) {

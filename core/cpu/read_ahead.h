@@ -56,8 +56,9 @@ class ReadAhead final : public RecordedOperations {
 
   std::vector<Stretch> stretches_;  // [products][threads]
   std::vector<Order> orders_;       // [threads]
-  std::int64_t product_ = 0;        // the next one to start
-  std::int64_t number_ = 0;         // of orders
+  // Of the thread that runs the sequence, while the others look for orders.
+  alignas(kApart) std::int64_t product_ = 0;  // the next one to start
+  std::int64_t number_ = 0;                   // of orders
 };
 
 }  // namespace bitnet::cpu

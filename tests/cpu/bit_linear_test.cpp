@@ -173,8 +173,8 @@ TEST_CASE("bit_linear is the formula where rows and contraction take several til
 }
 
 TEST_CASE("bit_linear is the formula where products of unequal sizes are cut for the team") {
-  // q, k and v of four query heads to a key head; tasks of 80, 48 or 64 packed rows.
-  check_definition(make_call(1, 2048, {{1280}, {320}, {320}}), {1, 2, 3, 4});
+  // q, k and v of four query heads to a key head; tasks of 48, 32 or 64 packed rows.
+  check_definition(make_call(1, 2048, {{2560}, {640}, {640}}), {1, 2, 3, 4});
   check_definition(make_call(3, 704, {{1284}, {324}, {324}}), {2, 3});
 }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One team of threads for the whole program (OpenMP). Work is cut into tasks by its shape alone,
-// never by the number of threads, and a task writes only its own outputs: results are the same bits
-// for any team.
+// One team of threads for the whole program (OpenMP). Work is cut into tasks by its shape, and by
+// the number of threads only where the cut is not in the results; a task writes only its own
+// outputs: results are the same bits for any team.
 #pragma once
 
 #include <algorithm>

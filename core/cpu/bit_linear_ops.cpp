@@ -107,9 +107,11 @@ std::int64_t task_rows(std::span<const BitLinearOperands> products, std::int64_t
   if (most * threads == all_rows) return wanted;
   for (std::int64_t away = kRowStep; away <= wanted / 2; away += kRowStep) {
     for (const std::int64_t rows : {wanted + away, wanted - away}) {
-      if (rows < kRowStep || rows > kStreamRows || most_rows(rows) >= most) continue;
+      if (rows < kRowStep || rows > kStreamRows) continue;
+      const std::int64_t most_of_rows = most_rows(rows);
+      if (most_of_rows >= most) continue;
       best = rows;
-      most = most_rows(rows);
+      most = most_of_rows;
     }
   }
   return best;
@@ -194,11 +196,9 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     operands[0].y = reduction_scratch_.get<float>(operands[0].shape.outputs);
   }
   for (std::size_t p = 0; p < products.size(); ++p) {
-    if (operands[p].shape.single_scale && !in_panels(operands[p].shape, tokens)) {
-      operands[p].code_sums = code_sums.data();
-    }
     operands[p].past_caches = late_residual || (past_caches && operands[p].residual == nullptr);
     cuts[p] = cut_product(operands[p], tokens, total);
+    if (cuts[p].tile == stream_tile) cuts[p].operands.code_sums = code_sums.data();
     tasks += cuts[p].tasks;
   }
   // A task's product, and its number there.

@@ -2,7 +2,7 @@
 // The class behind make_cpu_backend(). Its operations are defined by family: quant_ops.cpp,
 // bit_linear_ops.cpp, bit_linear_backward_ops.cpp, int8_linear_ops.cpp, linear_ops.cpp,
 // norm_ops.cpp, attention_ops.cpp, activation_ops.cpp, elementwise_ops.cpp, loss_ops.cpp; each cuts
-// its work into tasks by shape alone.
+// its work into tasks as parallel.h says.
 #pragma once
 
 #include <string>

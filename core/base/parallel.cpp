@@ -42,21 +42,14 @@ void pause() {
 #endif
 }
 
-// Such stores are not ordered with the one that says that a task is done.
-void order_stores_past_caches() {
-#if defined(__x86_64__)
-  __builtin_ia32_sfence();
-#endif
-}
-
 }  // namespace
 
 // Each thread has a share, a contiguous part of the tasks, and takes them in ascending order: what
 // they read is then one stretch of memory, so that prefetches past the end of a task are of use to
 // the next one, and a thread's caches may still hold it from the last job of the same shape.
-// Counters rather than a plain split: who is done takes the tasks that others have left, so a
-// foreign process on one core delays one task, not half of them. A thread that comes late to a job,
-// or never, holds nobody up.
+// Counters rather than a plain split: who is done takes of the tasks that others have left, so that
+// a foreign process on one core does not delay a whole share. A thread that comes late to a job, or
+// never, holds nobody up. Half of what is left at a time: the last ranges are short, and few.
 //
 // A cache line takes a tenth of a microsecond from core to core, where a job may take three. So a
 // job is one line, to which nobody else writes; the shares' counters need not be set for it, since
@@ -64,10 +57,10 @@ void order_stores_past_caches() {
 class ThreadTeam::Crew {
  public:
   struct Job {
-    void (*call)(const void*, std::int64_t) = nullptr;  // nullptr: the threads may go to sleep
-    const void* task = nullptr;
+    // nullptr: the threads may go to sleep.
+    void (*call)(const void*, std::int64_t, std::int64_t) = nullptr;
+    const void* body = nullptr;
     std::int64_t count = 0;
-    Stores stores = Stores::in_caches;
   };
 
   explicit Crew(const ThreadTeam& team)
@@ -135,33 +128,36 @@ class ThreadTeam::Crew {
     alignas(kApart) std::atomic<std::int64_t> done{0};
   };
 
-  // Odd numbers: the job is being written. The first thread has task 0 already, if it is in its
-  // share.
+  // Odd numbers: the job is being written. The first thread has its first range already.
   void publish(const Job& job) {
     __tsan_release(&start_);
-    if (first_has_task(job)) {
-      members_[0].claimed.store((number_ + 2) << kTaskBits | 1, std::memory_order_relaxed);
+    if (const std::int64_t taken = first_range(job); taken > 0) {
+      members_[0].claimed.store((number_ + 2) << kTaskBits | static_cast<std::uint64_t>(taken),
+                                std::memory_order_relaxed);
     }
     published_.number.store(number_ + 1, std::memory_order_relaxed);
     std::atomic_thread_fence(std::memory_order_release);
     published_.call.store(job.call, std::memory_order_relaxed);
-    published_.task.store(job.task, std::memory_order_relaxed);
+    published_.body.store(job.body, std::memory_order_relaxed);
     published_.count.store(job.count, std::memory_order_relaxed);
-    published_.stores.store(job.stores, std::memory_order_relaxed);
     number_ += 2;
     published_.number.store(number_, std::memory_order_release);
   }
 
-  bool first_has_task(const Job& job) const { return team_.first_task(job.count, 1) > 0; }
+  // Of `left` tasks of a share, how many a thread takes at once: few enough for the others, and in
+  // few steps.
+  static std::int64_t range_of(std::int64_t left) { return tile_count(left, 2); }
+  std::int64_t first_range(const Job& job) const {
+    return range_of(team_.first_task(job.count, 1));
+  }
 
   // True if there is another job than number `seen`, which becomes its number.
   bool look(std::uint64_t& seen, Job& job) const {
     const std::uint64_t number = published_.number.load(std::memory_order_acquire);
     if (number == seen || number % 2 == 1) return false;
     job = {published_.call.load(std::memory_order_relaxed),
-           published_.task.load(std::memory_order_relaxed),
-           published_.count.load(std::memory_order_relaxed),
-           published_.stores.load(std::memory_order_relaxed)};
+           published_.body.load(std::memory_order_relaxed),
+           published_.count.load(std::memory_order_relaxed)};
     std::atomic_thread_fence(std::memory_order_acquire);
     if (published_.number.load(std::memory_order_relaxed) != number) return false;
     seen = number;
@@ -181,48 +177,46 @@ class ThreadTeam::Crew {
   // A thread's work: its own share, then the rest of the others'. All are taken if the job is over.
   void work(std::uint64_t number, const Job& job, int thread) {
     const int shares = std::min(team_.threads_, kMaxShares), own = thread % shares;
-    std::int64_t done = 0;
-    if (thread == 0 && first_has_task(job)) {
-      do_task(job, 0);
-      ++done;
-    }
+    std::int64_t done = thread == 0 ? first_range(job) : 0;
+    if (done > 0) run_range(job, 0, done);
     for (int s = own; s < own + shares; ++s) {
       const std::int64_t first = team_.first_task(job.count, s % shares),
                          end = team_.first_task(job.count, s % shares + 1);
       std::atomic<std::uint64_t>& claimed = members_[static_cast<std::size_t>(s % shares)].claimed;
-      for (std::int64_t i; (i = claim(claimed, number, first, end)) < end; ++done) {
-        do_task(job, i);
+      for (std::int64_t i, n; (n = claim(claimed, number, first, end, i)) > 0; done += n) {
+        run_range(job, i, i + n);
       }
     }
     if (done == 0) return;
-    if (job.stores == Stores::past_caches) order_stores_past_caches();
     __tsan_release(&end_);
     std::atomic<std::int64_t>& all = members_[static_cast<std::size_t>(thread)].done;
     all.store(all.load(std::memory_order_relaxed) + done, std::memory_order_release);
   }
 
-  // The next of the tasks [first, end) of a share in a job, or `end`. Only while the job has tasks
-  // that are not done can one be taken: afterwards the counter is at the share's end, or further.
+  // How many tasks were taken of a share [first, end) in a job, from `from` on; 0: none is left.
+  // Only while the job has tasks that are not done can any be taken: afterwards the counter is at
+  // the share's end, or further.
   static std::int64_t claim(std::atomic<std::uint64_t>& claimed, std::uint64_t number,
-                            std::int64_t first, std::int64_t end) {
+                            std::int64_t first, std::int64_t end, std::int64_t& from) {
     const std::uint64_t job = number << kTaskBits;
     std::uint64_t value = claimed.load(std::memory_order_relaxed);
     while (true) {
       const std::uint64_t task = value & kMostTasks;
       // Positive if the counter is of an earlier job, negative of a later one.
       const auto age = static_cast<std::int64_t>(job - (value - task));
-      const std::int64_t next = age > 0 ? first : static_cast<std::int64_t>(task);
-      if (age < 0 || next >= end) return end;
-      const std::uint64_t taken = job | static_cast<std::uint64_t>(next + 1);
-      if (claimed.compare_exchange_weak(value, taken, std::memory_order_relaxed)) return next;
+      from = age > 0 ? first : static_cast<std::int64_t>(task);
+      if (age < 0 || from >= end) return 0;
+      const std::int64_t count = range_of(end - from);
+      const std::uint64_t taken = job | static_cast<std::uint64_t>(from + count);
+      if (claimed.compare_exchange_weak(value, taken, std::memory_order_relaxed)) return count;
     }
   }
 
   // After an exception the remaining tasks are only counted.
-  void do_task(const Job& job, std::int64_t i) {
+  void run_range(const Job& job, std::int64_t first, std::int64_t end) {
     if (failed_.load(std::memory_order_relaxed)) return;
     try {
-      job.call(job.task, i);
+      job.call(job.body, first, end);
     } catch (...) {
 #pragma omp critical(bitnet_thread_team)
       if (!failure_) failure_ = std::current_exception();
@@ -258,10 +252,9 @@ class ThreadTeam::Crew {
   // Written by the thread that runs jobs, and read by those that serve.
   struct {
     alignas(kApart) std::atomic<std::uint64_t> number{0};
-    std::atomic<void (*)(const void*, std::int64_t)> call{nullptr};
-    std::atomic<const void*> task{nullptr};
+    std::atomic<void (*)(const void*, std::int64_t, std::int64_t)> call{nullptr};
+    std::atomic<const void*> body{nullptr};
     std::atomic<std::int64_t> count{0};
-    std::atomic<Stores> stores{Stores::in_caches};
   } published_;
   // That thread's own.
   alignas(kApart) std::uint64_t number_ = 0;
@@ -284,15 +277,15 @@ ThreadTeam::~ThreadTeam() = default;
 
 int ThreadTeam::thread() { return omp_get_thread_num(); }
 
-void ThreadTeam::run_erased(std::int64_t count, void (*call)(const void*, std::int64_t),
-                            const void* task, Stores stores) const {
+void ThreadTeam::run_erased(std::int64_t count,
+                            void (*call)(const void*, std::int64_t, std::int64_t),
+                            const void* body) const {
   BITNET_CHECK(count <= kMostTasks, "{} tasks, expected at most {}", count, kMostTasks);
   if (threads_ == 1 || count <= 1) {
-    for (std::int64_t i = 0; i < count; ++i) call(task, i);
-    if (stores == Stores::past_caches) order_stores_past_caches();
+    if (count > 0) call(body, 0, count);
     return;
   }
-  crew_->run({call, task, count, stores});
+  crew_->run({call, body, count});
 }
 
 void ThreadTeam::stay_awake_erased(void (*body)(const void*), const void* body_data,

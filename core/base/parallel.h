@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// One team of threads for the whole program (OpenMP). Work is cut into tasks by its shape, and by
-// the number of threads only where the cut is not in the results; a task writes only its own
-// outputs: results are the same bits for any team.
+// One team of threads for the whole program (OpenMP). Work is cut into tasks by its shape
+// alone, and a task writes only its own outputs, whichever tasks run beside it: results are the same
+// bits for any team.
 #pragma once
 
 #include <algorithm>
@@ -14,10 +14,6 @@ namespace bitnet {
 // them in pairs, and a thread would lose a line whenever another one fetches its neighbour.
 inline constexpr std::int64_t kApart = 128;
 
-// How the tasks of a job store what other threads read. Past the caches: by instructions whose
-// stores may be seen later than others that follow them.
-enum class Stores { in_caches, past_caches };
-
 class ThreadTeam {
  public:
   // threads >= 1; 0 asks for the number of processors this process may use.
@@ -29,20 +25,32 @@ class ThreadTeam {
   // Within a task: which of the team's threads runs it, in [0, size()).
   static int thread();
 
-  // Calls task(i) once for each i in [0, count) and returns when all are done. Each thread takes a
-  // contiguous part of them one at a time in ascending order, the same one whenever count is the
-  // same, and then what other threads have left of theirs. An exception thrown by a task is rethrown here (the first
-  // one). Not re-entrant: a task must not call run(), nor may two threads of the caller's. At most
-  // 2^24 - 1 tasks.
-  template <typename Task>
-  void run(std::int64_t count, const Task& task, Stores stores = Stores::in_caches) const {
+  // Runs the tasks [0, count), each once, and returns when all are done: body(first, end) shall run
+  // those of a range. Each thread has a contiguous part of them, the same one whenever count is the
+  // same. It takes half of what is left of its part at a time, in ascending order, and then of what
+  // others have left of theirs; a team of one takes all at once. An exception thrown by body is
+  // rethrown here (the first one). Not re-entrant: body must not run tasks, nor may two threads of
+  // the caller's. At most 2^24 - 1 tasks.
+  template <typename Body>
+  void run_ranges(std::int64_t count, const Body& body) const {
     // The caller's stack changes during the tasks: what all threads read of it lies apart.
     struct alignas(kApart) {
-      Task task;
-    } const apart{task};
+      Body body;
+    } const apart{body};
     run_erased(
-        count, [](const void* t, std::int64_t i) { (*static_cast<const Task*>(t))(i); },
-        &apart.task, stores);
+        count,
+        [](const void* b, std::int64_t first, std::int64_t end) {
+          (*static_cast<const Body*>(b))(first, end);
+        },
+        &apart.body);
+  }
+
+  // The same with a body for one task.
+  template <typename Task>
+  void run(std::int64_t count, const Task& task) const {
+    run_ranges(count, [task](std::int64_t first, std::int64_t end) {
+      for (std::int64_t i = first; i < end; ++i) task(i);
+    });
   }
 
   // Runs body(), for which the whole team stays awake: a run() within it costs a fifth of what it
@@ -67,8 +75,8 @@ class ThreadTeam {
   static constexpr int kMaxShares = 64;
   class Crew;
 
-  void run_erased(std::int64_t count, void (*call)(const void*, std::int64_t), const void* task,
-                  Stores stores) const;
+  void run_erased(std::int64_t count, void (*call)(const void*, std::int64_t, std::int64_t),
+                  const void* body) const;
   void stay_awake_erased(void (*body)(const void*), const void* body_data,
                          bool (*idle)(const void*, int), const void* idle_data) const;
 

@@ -9,7 +9,6 @@
 namespace bitnet::cpu {
 namespace {
 
-constexpr std::int64_t kMaxTokenBlock = 8;  // of every kernel table
 // Columns of a panel: 8 panels of 64 KB stay in the second-level cache, with the sums of 264
 // tokens.
 constexpr std::int64_t kPanelColumns = 1024;
@@ -56,23 +55,21 @@ const float* residual_at(const BitLinearOperands& o, std::int64_t place) {
 }  // namespace
 
 void stream_tile(const BitLinearOperands& o, const BitLinearTile& tile) {
-  alignas(64) std::int32_t products[kMaxTokenBlock * kStreamRows * 4];
-  const auto store =
-      o.past_caches ? o.kernels->store_products_past_caches : o.kernels->store_products;
+  alignas(64) std::int32_t products[kStreamTile * 4];
   for_each_token_block(o, tile, [&](std::int64_t token, std::int64_t tokens) {
     dot(o, tile, token, tokens, 0, o.shape.inputs, products);
     const std::int64_t place = token * o.shape.outputs + tile.row;
-    store(products, tokens, tile.rows, o.act_scale + token, *o.weight_scale, residual_at(o, place),
-          o.y + place, o.shape.outputs, o.shape.quarter);
+    o.kernels->store_products(products, tokens, tile.rows, o.act_scale + token, *o.weight_scale,
+                              residual_at(o, place), o.y + place, o.shape.outputs, o.shape.quarter);
   });
 }
 
 void grouped_tile(const BitLinearOperands& o, const BitLinearTile& tile) {
   const PackedShape& shape = o.shape;
   const std::int64_t rows = tile.rows;
-  std::int32_t products[kMaxTokenBlock * kStreamRows * 4];
-  float sums[kMaxTokenBlock * kStreamRows * 4];  // [tokens][4][rows]
-  float scales[kStreamRows * 4];                 // [4][rows]
+  std::int32_t products[kMaxTokenBlock * kGroupedRows * 4];
+  float sums[kMaxTokenBlock * kGroupedRows * 4];  // [tokens][4][rows]
+  float scales[kGroupedRows * 4];                 // [4][rows]
   for_each_token_block(o, tile, [&](std::int64_t token, std::int64_t tokens) {
     std::fill(sums, sums + tokens * 4 * rows, 0.0f);
     for (std::int64_t g = 0; g < shape.groups; ++g) {

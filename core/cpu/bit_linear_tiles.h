@@ -13,7 +13,9 @@
 namespace bitnet::cpu {
 
 // The largest tiles.
-inline constexpr std::int64_t kStreamRows = 128;   // packed rows of a stream or grouped tile
+inline constexpr std::int64_t kMaxTokenBlock = 8;  // tokens of a kernel's call, in every table
+inline constexpr std::int64_t kStreamTile = 1024;  // packed rows by tokens of a stream tile's call
+inline constexpr std::int64_t kGroupedRows = 128;  // packed rows of a grouped tile
 inline constexpr std::int64_t kPanelRows = 16;     // packed rows of a panel,
 inline constexpr std::int64_t kTilePanels = 8;     //   panels and
 inline constexpr std::int64_t kPanelTokens = 264;  //   tokens of a panel tile
@@ -30,7 +32,6 @@ struct BitLinearOperands {
   const float* weight_scale;      // [1] or [N, groups]
   const float* residual;          // [tokens, N] or null
   float* y;                       // [tokens, N]
-  bool past_caches;               // y is stored so, by a stream tile
 };
 
 // A tile: outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens).
@@ -39,9 +40,9 @@ struct BitLinearTile {
 };
 
 // Few tokens, a single scale: the packed rows are streamed once for each block of tokens.
-// rows <= kStreamRows.
+// rows * min(tokens, kMaxTokenBlock) <= kStreamTile.
 void stream_tile(const BitLinearOperands& operands, const BitLinearTile& tile);
-// The same with a scale for each group of columns.
+// The same with a scale for each group of columns. rows <= kGroupedRows.
 void grouped_tile(const BitLinearOperands& operands, const BitLinearTile& tile);
 // Many tokens, a single scale: the packed rows are unpacked once into panels that stay in the
 // cache. rows <= kTilePanels * kPanelRows, tokens <= kPanelTokens.

@@ -154,7 +154,7 @@ class CpuBackend final : public Backend {
   Scratch gradient_scratch_;                // integer_gradients
   Scratch thread_scratch_;                  // ThreadScratch
   Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂
-  Scratch reduction_scratch_;  // partial sums of reductions; sums of one token's large product
+  Scratch reduction_scratch_;               // partial sums of reductions
 };
 
 }  // namespace bitnet::cpu

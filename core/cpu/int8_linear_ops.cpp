@@ -6,7 +6,6 @@
 #include "core/backend/linear_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/head_kernels.h"
-#include "core/cpu/past_caches.h"
 #include "core/cpu/read_ahead.h"
 #include "core/cpu/stretches.h"
 
@@ -16,9 +15,10 @@ namespace {
 // Weights of a tile: few enough for the second-level cache, where many tokens find them again, and
 // enough for one token to hide the hand-out of tasks.
 constexpr std::int64_t kTileBytes = 1 << 18;
+constexpr std::int64_t kLineFloats = 16;
 constexpr std::int64_t kTokenTile = 64;
-// The weights from which on sums go past the caches: more than a second-level cache holds.
-constexpr std::int64_t kPastCachesBytes = 1 << 22;
+// Tiles whose outputs one token stores together: each time costs as much as 8 KB of weights.
+constexpr std::int64_t kJoinedTiles = 8;
 
 }  // namespace
 
@@ -29,17 +29,14 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
   const std::int8_t *x = codes.as<std::int8_t>().data(), *w = weights.as<std::int8_t>().data();
   const float *token_scales = act_scale.as<float>().data(), *scales = row_scale.as<float>().data();
   float* to = y.as<float>().data();
-  // Whole lines of sums.
+  // Whole lines of outputs.
   const std::int64_t row_tile =
-      tile_count(tile_count(outputs, tile_count(outputs * inputs, kTileBytes)), kLineSums) *
-      kLineSums;
+      tile_count(tile_count(outputs, tile_count(outputs * inputs, kTileBytes)), kLineFloats) *
+      kLineFloats;
   const std::int64_t row_tiles = tile_count(outputs, row_tile);
-  const ThreadScratch<std::int32_t> scratch(thread_scratch_, team_,
-                                            row_tile * std::min(kTokenTile, tokens));
-  // One token's sums are scaled when all the weights have been read.
-  std::int32_t* const sums = tokens == 1 && outputs * inputs >= kPastCachesBytes
-                                 ? reduction_scratch_.get<std::int32_t>(outputs)
-                                 : nullptr;
+  const std::int64_t joined = tokens == 1 ? kJoinedTiles : 1;
+  const ThreadScratch<std::int32_t> scratch(
+      thread_scratch_, team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
   const auto scale = [&](const std::int32_t* from, std::int64_t token, std::int64_t row,
                          std::int64_t rows) {
     float* out = to + token * outputs + row;
@@ -54,21 +51,15 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
       return {w + row * inputs, (outputs - row) * inputs};
     });
   }
-  team_.run(
-      tasks,
-      [&](std::int64_t task) {
-        const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
-        const std::int64_t rows = std::min(row_tile, outputs - row),
-                           count = std::min(kTokenTile, tokens - token);
-        std::int32_t* const products = scratch.get();  // [count, rows]
-        head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, products);
-        if (sums != nullptr) return copy_past_caches(products, rows, sums + row);
-        for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
-      },
-      sums != nullptr ? Stores::past_caches : Stores::in_caches);
-  if (sums == nullptr) return;
-  run_stretches(team_, outputs, kStretch, [&](std::int64_t first, std::int64_t count) {
-    scale(sums + first, 0, first, count);
+  team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
+    std::int32_t* const products = scratch.get();  // [count, rows]
+    for (std::int64_t task = first; task < end; task += joined) {
+      const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
+      const std::int64_t rows = std::min(row_tile * std::min(joined, end - task), outputs - row),
+                         count = std::min(kTokenTile, tokens - token);
+      head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, products);
+      for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
+    }
   });
 }
 

@@ -14,7 +14,6 @@ using std::int32_t;
 using std::int64_t;
 using std::int8_t;
 using std::uint8_t;
-using std::uintptr_t;
 
 constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
 constexpr float kActivationMax = 127.0f;
@@ -129,10 +128,9 @@ void transpose_4x4(const int32_t* acc, __m128 out[4]) {
   _MM_TRANSPOSE4_PS(out[0], out[1], out[2], out[3]);
 }
 
-template <bool kPastCaches>
-void store_scaled(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
-                  float weight_scale, const float* residual, float* y, int64_t y_stride,
-                  int64_t quarter) {
+void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
+                    float weight_scale, const float* residual, float* y, int64_t y_stride,
+                    int64_t quarter) {
   for (int64_t t = 0; t < tokens; ++t) {
     const float scale = act_scale[t] * weight_scale;
     const __m128 scales = _mm_set1_ps(scale);
@@ -144,11 +142,7 @@ void store_scaled(const int32_t* acc, int64_t tokens, int64_t rows, const float*
         const int64_t place = i * quarter + j;
         __m128 out = _mm_mul_ps(scales, products[i]);
         if (residual != nullptr) out = _mm_add_ps(_mm_loadu_ps(residual + place), out);
-        if constexpr (kPastCaches) {
-          _mm_stream_ps(y + place, out);
-        } else {
-          _mm_storeu_ps(y + place, out);
-        }
+        _mm_storeu_ps(y + place, out);
       }
     }
     for (; j < rows; ++j) {
@@ -162,25 +156,6 @@ void store_scaled(const int32_t* acc, int64_t tokens, int64_t rows, const float*
     y += y_stride;
     if (residual != nullptr) residual += y_stride;
   }
-}
-
-void store_products(const int32_t* acc, int64_t tokens, int64_t rows, const float* act_scale,
-                    float weight_scale, const float* residual, float* y, int64_t y_stride,
-                    int64_t quarter) {
-  store_scaled<false>(acc, tokens, rows, act_scale, weight_scale, residual, y, y_stride, quarter);
-}
-
-void store_products_past_caches(const int32_t* acc, int64_t tokens, int64_t rows,
-                                const float* act_scale, float weight_scale, const float* residual,
-                                float* y, int64_t y_stride, int64_t quarter) {
-  constexpr uintptr_t kLineFloats = 16;
-  const uintptr_t floats = reinterpret_cast<uintptr_t>(y) / sizeof(float);
-  const auto stride = static_cast<uintptr_t>(tokens > 1 ? y_stride : 0);
-  if ((floats | static_cast<uintptr_t>(quarter) | stride) % kLineFloats != 0) {
-    return store_products(acc, tokens, rows, act_scale, weight_scale, residual, y, y_stride,
-                          quarter);
-  }
-  store_scaled<true>(acc, tokens, rows, act_scale, weight_scale, residual, y, y_stride, quarter);
 }
 
 void add_group_products(const int32_t* acc, int64_t tokens, int64_t rows,
@@ -370,7 +345,6 @@ const IntegerKernels kIntegerAvx2 = {
     .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
-    .store_products_past_caches = store_products_past_caches,
     .add_group_products = add_group_products,
     .quantize_row = quantize_row,
     .scale_codes = scale_codes,

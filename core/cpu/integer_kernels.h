@@ -38,12 +38,6 @@ struct IntegerKernels {
   void (*store_products)(const std::int32_t* acc, std::int64_t tokens, std::int64_t rows,
                          const float* act_scale, float weight_scale, const float* residual,
                          float* y, std::int64_t y_stride, std::int64_t quarter);
-  // The same, but a y whose pieces are aligned to cache lines goes to memory past the caches
-  // (Stores::past_caches of the team's job). Null: this table has none.
-  void (*store_products_past_caches)(const std::int32_t* acc, std::int64_t tokens,
-                                     std::int64_t rows, const float* act_scale, float weight_scale,
-                                     const float* residual, float* y, std::int64_t y_stride,
-                                     std::int64_t quarter);
   //   y(t, i, j) = fma(weight_scales[i][j], float(acc[t][j][i]), y(t, i, j)); weight_scales is
   //   [4][rows]
   void (*add_group_products)(const std::int32_t* acc, std::int64_t tokens, std::int64_t rows,

@@ -283,7 +283,6 @@ const IntegerKernels kIntegerNeon = {
     .packed_rows_dot = packed_rows_dot,
     .sum_codes = sum_codes,
     .store_products = store_products,
-    .store_products_past_caches = nullptr,
     .add_group_products = add_group_products,
     .quantize_row = quantize_row,
     .scale_codes = scale_codes,

@@ -54,9 +54,8 @@ TEST_CASE("int8_linear is the integer product with both scales") {
   INFO(backend->detail());
   struct {
     std::int64_t rows, outputs, inputs;
-  } const shapes[] = {
-      {1, 1, 1},  {1, 700, 640},    {5, 333, 96},  {67, 32, 64},
-      {2, 9, 40}, {130, 5000, 256}, {1, 8203, 512}};  // 4 MB: sums are scaled at the end
+  } const shapes[] = {{1, 1, 1},  {1, 700, 640},    {5, 333, 96},  {67, 32, 64},
+                      {2, 9, 40}, {130, 5000, 256}, {1, 8203, 512}};  // 17 tiles: eight at a time
   for (const auto& [rows, outputs, inputs] : shapes) {
     const auto x = random_floats(rows * inputs, 1), w = random_floats(outputs * inputs, 2);
     Tensor x_codes = backend->make_tensor(DType::i8, {rows, inputs}),

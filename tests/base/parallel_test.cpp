@@ -55,9 +55,10 @@ TEST_CASE("a thread team of any size runs any number of tasks, each once") {
 TEST_CASE("a thread that is done takes over the tasks of one that is held up") {
   const ThreadTeam team(2);
   std::atomic<int> runs{0};
-  // Task 0 ends when all others have run: those behind it in the same share, too.
+  // A thread takes tasks 0 to 2 of its share at once. Task 2 ends when all others have run: those
+  // behind it in the same share, too.
   team.run(10, [&](std::int64_t i) {
-    if (i == 0)
+    if (i == 2)
       while (runs < 9) std::this_thread::yield();
     ++runs;
   });

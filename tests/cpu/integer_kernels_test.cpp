@@ -200,36 +200,6 @@ TEST_CASE("products are scaled and put in place with the scalar kernel's bits") 
   }
 }
 
-TEST_CASE("products that are stored past the caches are the same, aligned or not") {
-  const IntegerKernels& kernels = generated_kernels();
-  INFO(kernels.name);
-  if (kernels.store_products_past_caches == nullptr) return;
-  for (const std::int64_t offset : {0, 4}) {  // of y from a cache line
-    for (const std::int64_t quarter : {48, 50}) {
-      for (const std::int64_t rows : {16, 32, 37, 48}) {
-        INFO("offset " << offset << " quarter " << quarter << " rows " << rows);
-        const std::int64_t tokens = 2, stride = 4 * quarter + 16;
-        std::mt19937 random(12);
-        std::vector<std::int32_t> acc(static_cast<std::size_t>(tokens * rows * 4));
-        for (auto& a : acc) a = static_cast<std::int32_t>(random());
-        const auto act_scale = random_floats(tokens, 1), residual = random_floats(2 * stride, 2);
-        const auto size = static_cast<std::size_t>(tokens * stride);
-        std::vector<float> memory(size + 32), expected(size);
-        const auto misaligned =
-            reinterpret_cast<std::uintptr_t>(memory.data()) / sizeof(float) % 16;
-        float* const y = memory.data() + (16 - misaligned) + offset;
-        for (const float* added : {static_cast<const float*>(nullptr), residual.data()}) {
-          kernels.store_products_past_caches(acc.data(), tokens, rows, act_scale.data(), 0.37f,
-                                             added, y, stride, quarter);
-          kIntegerScalar.store_products(acc.data(), tokens, rows, act_scale.data(), 0.37f, added,
-                                        expected.data(), stride, quarter);
-          CHECK(bits_of(std::vector<float>(y, y + size)) == bits_of(expected));
-        }
-      }
-    }
-  }
-}
-
 void check_quantize_row(const IntegerKernels& kernels, const std::vector<float>& x) {
   const auto columns = static_cast<std::int64_t>(x.size());
   std::vector<std::int8_t> codes(x.size() + 1, 99), expected(x.size() + 1, 99);

@@ -49,7 +49,8 @@ void pause() {
 // the next one, and a thread's caches may still hold it from the last job of the same shape.
 // Counters rather than a plain split: who is done takes of the tasks that others have left, so that
 // a foreign process on one core does not delay a whole share. A thread that comes late to a job, or
-// never, holds nobody up. Half of what is left at a time: the last ranges are short, and few.
+// never, holds nobody up. Where tasks are quicker together a thread takes half of what is left: the
+// ranges are few, and the last ones short.
 //
 // A cache line takes a tenth of a microsecond from core to core, where a job may take three. So a
 // job is one line, to which nobody else writes; the shares' counters need not be set for it, since
@@ -61,6 +62,7 @@ class ThreadTeam::Crew {
     void (*call)(const void*, std::int64_t, std::int64_t) = nullptr;
     const void* body = nullptr;
     std::int64_t count = 0;
+    Share share = Share::one_task;
   };
 
   explicit Crew(const ThreadTeam& team)
@@ -140,15 +142,17 @@ class ThreadTeam::Crew {
     published_.call.store(job.call, std::memory_order_relaxed);
     published_.body.store(job.body, std::memory_order_relaxed);
     published_.count.store(job.count, std::memory_order_relaxed);
+    published_.share.store(job.share, std::memory_order_relaxed);
     number_ += 2;
     published_.number.store(number_, std::memory_order_release);
   }
 
-  // Of `left` tasks of a share, how many a thread takes at once: few enough for the others, and in
-  // few steps.
-  static std::int64_t range_of(std::int64_t left) { return tile_count(left, 2); }
+  // Of `left` tasks, how many a thread takes at once.
+  static std::int64_t range_of(const Job& job, std::int64_t left) {
+    return job.share == Share::half ? tile_count(left, 2) : std::min<std::int64_t>(left, 1);
+  }
   std::int64_t first_range(const Job& job) const {
-    return range_of(team_.first_task(job.count, 1));
+    return range_of(job, team_.first_task(job.count, 1));
   }
 
   // True if there is another job than number `seen`, which becomes its number.
@@ -157,7 +161,8 @@ class ThreadTeam::Crew {
     if (number == seen || number % 2 == 1) return false;
     job = {published_.call.load(std::memory_order_relaxed),
            published_.body.load(std::memory_order_relaxed),
-           published_.count.load(std::memory_order_relaxed)};
+           published_.count.load(std::memory_order_relaxed),
+           published_.share.load(std::memory_order_relaxed)};
     std::atomic_thread_fence(std::memory_order_acquire);
     if (published_.number.load(std::memory_order_relaxed) != number) return false;
     seen = number;
@@ -183,7 +188,7 @@ class ThreadTeam::Crew {
       const std::int64_t first = team_.first_task(job.count, s % shares),
                          end = team_.first_task(job.count, s % shares + 1);
       std::atomic<std::uint64_t>& claimed = members_[static_cast<std::size_t>(s % shares)].claimed;
-      for (std::int64_t i, n; (n = claim(claimed, number, first, end, i)) > 0; done += n) {
+      for (std::int64_t i, n; (n = claim(claimed, job, number, first, end, i)) > 0; done += n) {
         run_range(job, i, i + n);
       }
     }
@@ -196,18 +201,19 @@ class ThreadTeam::Crew {
   // How many tasks were taken of a share [first, end) in a job, from `from` on; 0: none is left.
   // Only while the job has tasks that are not done can any be taken: afterwards the counter is at
   // the share's end, or further.
-  static std::int64_t claim(std::atomic<std::uint64_t>& claimed, std::uint64_t number,
-                            std::int64_t first, std::int64_t end, std::int64_t& from) {
-    const std::uint64_t job = number << kTaskBits;
+  static std::int64_t claim(std::atomic<std::uint64_t>& claimed, const Job& job,
+                            std::uint64_t number, std::int64_t first, std::int64_t end,
+                            std::int64_t& from) {
+    const std::uint64_t tag = number << kTaskBits;
     std::uint64_t value = claimed.load(std::memory_order_relaxed);
     while (true) {
       const std::uint64_t task = value & kMostTasks;
       // Positive if the counter is of an earlier job, negative of a later one.
-      const auto age = static_cast<std::int64_t>(job - (value - task));
+      const auto age = static_cast<std::int64_t>(tag - (value - task));
       from = age > 0 ? first : static_cast<std::int64_t>(task);
       if (age < 0 || from >= end) return 0;
-      const std::int64_t count = range_of(end - from);
-      const std::uint64_t taken = job | static_cast<std::uint64_t>(from + count);
+      const std::int64_t count = range_of(job, end - from);
+      const std::uint64_t taken = tag | static_cast<std::uint64_t>(from + count);
       if (claimed.compare_exchange_weak(value, taken, std::memory_order_relaxed)) return count;
     }
   }
@@ -255,6 +261,7 @@ class ThreadTeam::Crew {
     std::atomic<void (*)(const void*, std::int64_t, std::int64_t)> call{nullptr};
     std::atomic<const void*> body{nullptr};
     std::atomic<std::int64_t> count{0};
+    std::atomic<Share> share{Share::one_task};
   } published_;
   // That thread's own.
   alignas(kApart) std::uint64_t number_ = 0;
@@ -277,7 +284,7 @@ ThreadTeam::~ThreadTeam() = default;
 
 int ThreadTeam::thread() { return omp_get_thread_num(); }
 
-void ThreadTeam::run_erased(std::int64_t count,
+void ThreadTeam::run_erased(std::int64_t count, Share share,
                             void (*call)(const void*, std::int64_t, std::int64_t),
                             const void* body) const {
   BITNET_CHECK(count <= kMostTasks, "{} tasks, expected at most {}", count, kMostTasks);
@@ -285,7 +292,7 @@ void ThreadTeam::run_erased(std::int64_t count,
     if (count > 0) call(body, 0, count);
     return;
   }
-  crew_->run({call, body, count});
+  crew_->run({call, body, count, share});
 }
 
 void ThreadTeam::stay_awake_erased(void (*body)(const void*), const void* body_data,

@@ -25,32 +25,23 @@ class ThreadTeam {
   // Within a task: which of the team's threads runs it, in [0, size()).
   static int thread();
 
-  // Runs the tasks [0, count), each once, and returns when all are done: body(first, end) shall run
-  // those of a range. Each thread has a contiguous part of them, the same one whenever count is the
-  // same. It takes half of what is left of its part at a time, in ascending order, and then of what
-  // others have left of theirs; a team of one takes all at once. An exception thrown by body is
-  // rethrown here (the first one). Not re-entrant: body must not run tasks, nor may two threads of
-  // the caller's. At most 2^24 - 1 tasks.
-  template <typename Body>
-  void run_ranges(std::int64_t count, const Body& body) const {
-    // The caller's stack changes during the tasks: what all threads read of it lies apart.
-    struct alignas(kApart) {
-      Body body;
-    } const apart{body};
-    run_erased(
-        count,
-        [](const void* b, std::int64_t first, std::int64_t end) {
-          (*static_cast<const Body*>(b))(first, end);
-        },
-        &apart.body);
-  }
-
-  // The same with a body for one task.
+  // Calls task(i) once for each i in [0, count) and returns when all are done. Each thread takes a
+  // contiguous part of them one at a time in ascending order, the same one whenever count is the
+  // same, and then what other threads have left of theirs. An exception thrown by a task is rethrown
+  // here (the first one). Not re-entrant: a task must not call run(), nor may two threads of the
+  // caller's. At most 2^24 - 1 tasks.
   template <typename Task>
   void run(std::int64_t count, const Task& task) const {
-    run_ranges(count, [task](std::int64_t first, std::int64_t end) {
+    run(count, Share::one_task, [task](std::int64_t first, std::int64_t end) {
       for (std::int64_t i = first; i < end; ++i) task(i);
     });
+  }
+
+  // The same for tasks that are quicker together: body(first, end) runs those of a range. A thread
+  // takes half of what is left of a part at a time; a team of one takes all at once.
+  template <typename Body>
+  void run_ranges(std::int64_t count, const Body& body) const {
+    run(count, Share::half, body);
   }
 
   // Runs body(), for which the whole team stays awake: a run() within it costs a fifth of what it
@@ -75,8 +66,24 @@ class ThreadTeam {
   static constexpr int kMaxShares = 64;
   class Crew;
 
-  void run_erased(std::int64_t count, void (*call)(const void*, std::int64_t, std::int64_t),
-                  const void* body) const;
+  // What a thread takes at a time of what is left of a part.
+  enum class Share { one_task, half };
+
+  template <typename Body>
+  void run(std::int64_t count, Share share, const Body& body) const {
+    // The caller's stack changes during the tasks: what all threads read of it lies apart.
+    struct alignas(kApart) {
+      Body body;
+    } const apart{body};
+    run_erased(
+        count, share,
+        [](const void* b, std::int64_t first, std::int64_t end) {
+          (*static_cast<const Body*>(b))(first, end);
+        },
+        &apart.body);
+  }
+  void run_erased(std::int64_t count, Share share,
+                  void (*call)(const void*, std::int64_t, std::int64_t), const void* body) const;
   void stay_awake_erased(void (*body)(const void*), const void* body_data,
                          bool (*idle)(const void*, int), const void* idle_data) const;
 

@@ -7,7 +7,6 @@
 #include "core/backend/packed_shape.h"
 #include "core/cpu/bit_linear_tiles.h"
 #include "core/cpu/cpu_backend_impl.h"
-#include "core/cpu/float_kernels.h"
 #include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
@@ -20,8 +19,9 @@ constexpr std::int64_t kPanelTasks = 16;     // tasks wanted before panels are j
 // Products (multiplications) below which a second thread costs more than it saves: waking it takes
 // 0.8 us, in which one thread multiplies 32 KB of packed weights.
 constexpr std::int64_t kParallelProducts = 1 << 18;
-// Packed rows of a streaming task, whose outputs are stored in whole lines. Tasks that follow one
-// another become one tile: each time that outputs are stored costs as much as 8 KB of weights.
+// Packed rows of a streaming task, whose outputs are stored in whole lines. Where the rows are read
+// once, tasks that follow one another become one tile: each time that outputs are stored costs as
+// much as 8 KB of weights.
 constexpr std::int64_t kTaskRows = 16;
 
 // Unpacking a panel pays from here on. Short rows earn it sooner, because streaming them adds up
@@ -80,13 +80,13 @@ Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const To
         std::clamp<std::int64_t>(total.panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
     cut.tile_tokens = even_tile(tokens, kPanelTokens, operands.panels->block_rows);
   } else {
-    std::int64_t most_rows = kStreamTile / std::min(tokens, kMaxTokenBlock);
+    std::int64_t most_rows = kStreamTile / tokens;
     if (!shape.single_scale) {
       cut.tile = grouped_tile;
       cut.tile_tokens = std::min(tokens, kGroupedTokens);
       most_rows = kGroupedRows;
     }
-    if (cut.tile_tokens == tokens) cut.joined = most_rows / kTaskRows;
+    if (tokens <= operands.kernels->token_block) cut.joined = most_rows / kTaskRows;
   }
   cut.token_tiles = tile_count(tokens, cut.tile_tokens);
   cut.tasks = tile_count(shape.quarter, cut.tile_rows) * cut.token_tiles;
@@ -136,10 +136,12 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
   }
   std::array<Cut, kMaxProducts> cuts;
   std::int64_t tasks = 0;
+  bool joined = false;
   for (std::size_t p = 0; p < products.size(); ++p) {
     cuts[p] = cut_product(operands[p], tokens, total);
     if (cuts[p].tile == stream_tile) cuts[p].operands.code_sums = code_sums.data();
     tasks += cuts[p].tasks;
+    joined = joined || cuts[p].joined > 1;
   }
   // A task's product, and its number there.
   const auto cut_of = [&](std::int64_t& task) -> const Cut& {
@@ -165,8 +167,10 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
   }
   if (total.products < kParallelProducts) {
     run(0, tasks);
-  } else {
+  } else if (joined) {
     team_.run_ranges(tasks, run);
+  } else {
+    team_.run(tasks, [&](std::int64_t task) { run(task, task + 1); });
   }
 }
 

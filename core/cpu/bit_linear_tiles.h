@@ -14,7 +14,7 @@ namespace bitnet::cpu {
 
 // The largest tiles.
 inline constexpr std::int64_t kMaxTokenBlock = 8;  // tokens of a kernel's call, in every table
-inline constexpr std::int64_t kStreamTile = 1024;  // packed rows by tokens of a stream tile's call
+inline constexpr std::int64_t kStreamTile = 1024;  // packed rows by such tokens of a stream tile
 inline constexpr std::int64_t kGroupedRows = 128;  // packed rows of a grouped tile
 inline constexpr std::int64_t kPanelRows = 16;     // packed rows of a panel,
 inline constexpr std::int64_t kTilePanels = 8;     //   panels and

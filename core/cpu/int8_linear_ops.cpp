@@ -7,13 +7,11 @@
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/head_kernels.h"
 #include "core/cpu/read_ahead.h"
-#include "core/cpu/stretches.h"
 
 namespace bitnet::cpu {
 namespace {
 
-// Weights of a tile: few enough for the second-level cache, where many tokens find them again, and
-// enough for one token to hide the hand-out of tasks.
+// Weights of a tile: few enough for the second-level cache, where many tokens find them again.
 constexpr std::int64_t kTileBytes = 1 << 18;
 constexpr std::int64_t kLineFloats = 16;
 constexpr std::int64_t kTokenTile = 64;
@@ -34,7 +32,7 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
       tile_count(tile_count(outputs, tile_count(outputs * inputs, kTileBytes)), kLineFloats) *
       kLineFloats;
   const std::int64_t row_tiles = tile_count(outputs, row_tile);
-  const std::int64_t joined = tokens == 1 ? kJoinedTiles : 1;
+  const std::int64_t joined = tokens == 1 ? std::min(kJoinedTiles, row_tiles) : 1;
   const ThreadScratch<std::int32_t> scratch(
       thread_scratch_, team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
   const auto scale = [&](const std::int32_t* from, std::int64_t token, std::int64_t row,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include "core/base/parallel.h"
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -55,14 +56,44 @@ TEST_CASE("a thread team of any size runs any number of tasks, each once") {
 TEST_CASE("a thread that is done takes over the tasks of one that is held up") {
   const ThreadTeam team(2);
   std::atomic<int> runs{0};
-  // A thread takes tasks 0 to 2 of its share at once. Task 2 ends when all others have run: those
-  // behind it in the same share, too.
+  // Task 0 ends when all others have run: those behind it in the same share, too.
   team.run(10, [&](std::int64_t i) {
-    if (i == 2)
+    if (i == 0)
       while (runs < 9) std::this_thread::yield();
     ++runs;
   });
   CHECK(runs == 10);
+  // The same for the first range, which is tasks 0 to 2.
+  runs = 0;
+  team.run_ranges(10, [&](std::int64_t first, std::int64_t end) {
+    if (first == 0)
+      while (runs < 7) std::this_thread::yield();
+    runs += static_cast<int>(end - first);
+  });
+  CHECK(runs == 10);
+}
+
+TEST_CASE("a thread team hands out ranges of half of what is left, each task once") {
+  for (const int threads : {1, 2, 3, 130}) {
+    const ThreadTeam team(threads);
+    for (const std::int64_t count : {0, 1, 2, 9, 200}) {
+      INFO(threads << " threads, " << count << " tasks");
+      std::vector<std::atomic<int>> runs(static_cast<std::size_t>(count));
+      std::atomic<int> faults{0}, ranges{0};
+      std::atomic<std::int64_t> first_end{0};
+      team.run_ranges(count, [&](std::int64_t first, std::int64_t end) {
+        ++ranges;
+        if (first < 0 || first >= end || end > count) ++faults;
+        if (first == 0) first_end = end;
+        for (std::int64_t i = first; i < end; ++i) ++runs[static_cast<std::size_t>(i)];
+      });
+      CHECK(faults == 0);
+      for (const auto& number : runs) CHECK(number == 1);
+      if (threads == 1) CHECK(ranges == (count > 0 ? 1 : 0));
+      const std::int64_t parts = std::min(threads, 64);  // more threads share them
+      if (threads > 1 && count > 1) CHECK(first_end <= tile_count(tile_count(count, parts), 2));
+    }
+  }
 }
 
 TEST_CASE("the first tasks of a team's threads divide all tasks") {

@@ -152,6 +152,7 @@ TEST_CASE("bit_linear is the contract's formula, bit for bit", "[cpu]") {
       {200, 64, 1028, 0},
       {1, 128, 8, 2},
       {101, 320, 276, 5},
+      {3, 320, 4100, 5},  // more packed rows than are joined to a tile
       {5, 384, 36, 2},
   }));
   check_definition(make_call(rows, inputs, {{outputs, groups}}), {1, 3});
@@ -166,7 +167,7 @@ TEST_CASE("bit_linear is the formula where rows and contraction take several til
       {1, 64, 20484},  // more packed rows than are joined to a tile, by half of a thread's part
       {1, 2560, 1100},
       {1, 2048, 4100},
-      {2, 1088, 4500},
+      {2, 576, 8452},  // the same for two tokens
   }));
   check_definition(make_call(rows, inputs, {{outputs}}), {2});
 }

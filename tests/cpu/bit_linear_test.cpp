@@ -165,8 +165,11 @@ TEST_CASE("bit_linear is the formula where rows and contraction take several til
       {12, 576, 1100},    // several blocks of streamed tokens
       {31, 576, 300},
       {1, 64, 20484},  // more packed rows than are joined to a tile, by half of a thread's part
+      {1, 64, 8196},   // several tasks of short rows
       {1, 2560, 1100},
+      {1, 2048, 4096},
       {1, 2048, 4100},
+      {2, 1088, 1100},
       {2, 576, 8452},  // the same for two tokens
   }));
   check_definition(make_call(rows, inputs, {{outputs}}), {2});
@@ -192,7 +195,8 @@ TEST_CASE("bit_linear adds residuals to products of one call that differ in size
 
 TEST_CASE("bit_linear adds the residual of a large product", "[cpu]") {
   const Residual residual = GENERATE(Residual::apart, Residual::in_place);
-  check_definition(make_call(1, 2112, {{2052, 0, residual}}), {1, 2});
+  const std::int64_t outputs = GENERATE(2048, 2052);  // whole tasks, or not
+  check_definition(make_call(1, 2112, {{outputs, 0, residual}}), {1, 2});
 }
 
 }  // namespace

@@ -62,6 +62,7 @@ struct Cut {
 // What the calls of one bit_linear() amount to.
 struct Total {
   std::int64_t products = 0;
+  std::int64_t packed_bytes = 0;
   std::int64_t panel_tiles = 0;  // panels times blocks of tokens
 };
 
@@ -119,6 +120,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     operands[p] = {integer_,
                    panel_,
                    shape,
+                   stream_ahead(),
                    codes.as<std::int8_t>().data(),
                    nullptr,
                    act_scale.as<float>().data(),
@@ -127,6 +129,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                    product.residual.as<float>().data(),
                    product.y.as<float>().data()};
     total.products += tokens * shape.outputs * shape.inputs;
+    total.packed_bytes += shape.quarter * shape.inputs;
     total.panel_tiles += tile_count(shape.quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
   }
   std::array<std::int32_t, kPanelThreshold> code_sums;
@@ -159,7 +162,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
     }
   };
   if (read_ahead_ != nullptr) {
-    read_ahead_->start_product([&](int thread) -> ReadAhead::Stretch {
+    read_ahead_->start_product(total.packed_bytes, [&](int thread) -> ReadAhead::Stretch {
       std::int64_t task = team_.first_task(tasks, thread);
       const std::int64_t count = team_.first_task(tasks, thread + 1) - task;
       return task < tasks ? cut_of(task).weights_of(task, count) : ReadAhead::Stretch{};

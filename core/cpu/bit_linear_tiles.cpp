@@ -39,7 +39,7 @@ void dot(const BitLinearOperands& o, const BitLinearTile& tile, std::int64_t tok
     }
   }
   if (tokens == 1 && columns == inputs) {
-    o.kernels->packed_rows_dot(packed, tile.rows, columns, x, x_sums[0], products);
+    o.kernels->packed_rows_dot(packed, tile.rows, columns, x, x_sums[0], o.ahead, products);
     return;
   }
   for (std::int64_t j = 0; j < tile.rows; ++j) {

@@ -25,6 +25,7 @@ struct BitLinearOperands {
   const IntegerKernels* kernels;
   const PanelKernels* panels;
   PackedShape shape;
+  std::int64_t ahead;             // of a stream's use, in bytes, one token
   const std::int8_t* codes;       // [tokens, K]
   const std::int32_t* code_sums;  // [tokens] for a stream tile, or null
   const float* act_scale;         // [tokens]

@@ -8,6 +8,7 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 
 #include "core/backend/element_checks.h"
 #include "core/base/machine.h"
@@ -131,6 +132,12 @@ CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
   panel_ = panel_kernels(chosen);
   gradient_ = gradient_kernels(chosen);
   head_ = head_kernels(chosen);
+  // In the third-level cache prefetching is quicker everywhere.
+  unasked_bytes_ = streams_unasked() ? cache_bytes(3) : std::numeric_limits<std::int64_t>::max();
+}
+
+std::int64_t CpuBackend::stream_ahead() const {
+  return read_ahead_ != nullptr && read_ahead_->bytes() > unasked_bytes_ ? 0 : kStreamAhead;
 }
 
 std::string CpuBackend::detail() const {

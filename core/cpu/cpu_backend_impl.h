@@ -141,6 +141,8 @@ class CpuBackend final : public Backend {
             std::span<double> sums) override;
 
  private:
+  // How far ahead of its use a stream of weights is fetched.
+  std::int64_t stream_ahead() const;
   void quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix);
 
   ThreadTeam team_;
@@ -151,6 +153,7 @@ class CpuBackend final : public Backend {
   const GradientKernels* gradient_;
   const HeadKernels* head_;
   ReadAhead* read_ahead_ = nullptr;         // within repeat()
+  std::int64_t unasked_bytes_;              // larger models are streamed without being asked for
   Scratch gradient_scratch_;                // integer_gradients
   Scratch thread_scratch_;                  // ThreadScratch
   Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂

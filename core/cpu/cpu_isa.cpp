@@ -29,6 +29,12 @@ bool has_avx512vnni() {
          __builtin_cpu_supports("avx512vnni");
 }
 
+bool made_by_amd() {
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  return __get_cpuid(0, &a, &b, &c, &d) != 0 && b == signature_AMD_ebx && d == signature_AMD_edx &&
+         c == signature_AMD_ecx;
+}
+
 #if defined(BITNET_AMX)
 bool has_amx_int8() {
   constexpr unsigned kTiles = 1u << 24, kInt8 = 1u << 25;  // of cpuid 7.0, edx
@@ -90,6 +96,14 @@ bool isa_available(Isa isa) {
     default:
       return false;
   }
+}
+
+bool streams_unasked() {
+#if defined(__x86_64__)
+  return made_by_amd();  // Zen 4: a third faster on one thread, a tenth on two
+#else
+  return false;
+#endif
 }
 
 }  // namespace bitnet::cpu

@@ -15,7 +15,6 @@ using std::int64_t;
 using std::int8_t;
 
 constexpr int kBlock = 4;  // tokens for which a weight is loaded once
-constexpr int64_t kPrefetchBytes = 8192;
 
 __m256i load(const int8_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
@@ -34,14 +33,15 @@ int32_t sum_of(__m256i v) {
 
 // One row at a time, a single forward stream.
 template <int kTokens>
-void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int32_t* acc) {
+void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int64_t ahead,
+                 int32_t* acc) {
   for (int64_t n = 0; n < rows; ++n, w += columns) {
     __m256i sums[kTokens][2];
 #pragma GCC unroll 4
     for (int t = 0; t < kTokens; ++t) sums[t][0] = sums[t][1] = _mm256_setzero_si256();
     int64_t k = 0;
     for (; k + 64 <= columns; k += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(w) + k + kPrefetchBytes, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(w) + k + ahead, _MM_HINT_T1);
 #pragma GCC unroll 2
       for (int p = 0; p < 2; ++p) {
         const __m256i weights = load(w + k + 32 * p);
@@ -62,13 +62,13 @@ void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x
 }
 
 void dot(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int64_t tokens,
-         int32_t* acc) {
+         int64_t ahead, int32_t* acc) {
   for (; tokens >= kBlock; tokens -= kBlock, x += kBlock * columns, acc += kBlock * rows) {
-    stream_rows<kBlock>(w, rows, columns, x, acc);
+    stream_rows<kBlock>(w, rows, columns, x, ahead, acc);
   }
-  if (tokens == 1) stream_rows<1>(w, rows, columns, x, acc);
-  if (tokens == 2) stream_rows<2>(w, rows, columns, x, acc);
-  if (tokens == 3) stream_rows<3>(w, rows, columns, x, acc);
+  if (tokens == 1) stream_rows<1>(w, rows, columns, x, ahead, acc);
+  if (tokens == 2) stream_rows<2>(w, rows, columns, x, ahead, acc);
+  if (tokens == 3) stream_rows<3>(w, rows, columns, x, ahead, acc);
 }
 
 }  // namespace

@@ -15,7 +15,6 @@ using std::int64_t;
 using std::int8_t;
 
 constexpr int kBlock = 4;  // 4 rows x 4 tokens = 16 accumulators
-constexpr int64_t kPrefetchBytes = 8192;
 
 // sums += bytes * activations, four neighbours at a time. Not the intrinsic: GCC 12 copies and
 // spills many accumulators around each use of it.
@@ -43,13 +42,13 @@ int32_t offset_of(const int8_t* x, int64_t columns) {
 // sets the pace of 64 bytes in 5 cycles, faster than the memory, and evenly spread requests get a
 // tenth more from it than bursts do.
 void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int32_t offset,
-                 int32_t* acc) {
+                 int64_t ahead, int32_t* acc) {
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(-128));
   for (int64_t n = 0; n < rows; ++n, w += columns) {
     __m512i sum = _mm512_setzero_si512();
     int64_t k = 0;
     for (; k + 64 <= columns; k += 64) {
-      _mm_prefetch(reinterpret_cast<const char*>(w) + k + kPrefetchBytes, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(w) + k + ahead, _MM_HINT_T1);
       const __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(w + k), flip);
       add_dot(sum, bytes, _mm512_loadu_si512(x + k));
     }
@@ -65,7 +64,7 @@ void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x
 // The same for two tokens or more.
 template <int kTokens>
 void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x,
-                 const int32_t* offsets, int32_t* acc, int64_t acc_stride) {
+                 const int32_t* offsets, int64_t ahead, int32_t* acc, int64_t acc_stride) {
   constexpr int kParts = 2;
   const __m512i flip = _mm512_set1_epi8(static_cast<char>(-128));
   for (int64_t n = 0; n < rows; ++n, w += columns) {
@@ -79,7 +78,7 @@ void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x
     for (; k + 64 * kParts <= columns; k += 64 * kParts) {
 #pragma GCC unroll 4
       for (int p = 0; p < kParts; ++p) {
-        _mm_prefetch(reinterpret_cast<const char*>(w) + k + 64 * p + kPrefetchBytes, _MM_HINT_T1);
+        _mm_prefetch(reinterpret_cast<const char*>(w) + k + 64 * p + ahead, _MM_HINT_T1);
         const __m512i bytes = _mm512_xor_si512(_mm512_loadu_si512(w + k + 64 * p), flip);
 #pragma GCC unroll 4
         for (int t = 0; t < kTokens; ++t) {
@@ -162,23 +161,23 @@ void block(const int8_t* w, int64_t columns, const int8_t* x, const int32_t* off
 }
 
 void dot(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int64_t tokens,
-         int32_t* acc) {
+         int64_t ahead, int32_t* acc) {
   int32_t offsets[kBlock];
   for (; tokens > 0; tokens -= kBlock, x += kBlock * columns, acc += kBlock * rows) {
     const int64_t count = tokens < kBlock ? tokens : kBlock;
     for (int64_t t = 0; t < count; ++t) offsets[t] = offset_of(x + t * columns, columns);
     if (count == 1) {
-      stream_rows(w, rows, columns, x, offsets[0], acc);
+      stream_rows(w, rows, columns, x, offsets[0], ahead, acc);
     } else if (count == 2) {
-      stream_rows<2>(w, rows, columns, x, offsets, acc, rows);
+      stream_rows<2>(w, rows, columns, x, offsets, ahead, acc, rows);
     } else if (count == 3) {
-      stream_rows<3>(w, rows, columns, x, offsets, acc, rows);
+      stream_rows<3>(w, rows, columns, x, offsets, ahead, acc, rows);
     } else {
       int64_t n = 0;
       for (; n + kBlock <= rows; n += kBlock) {
         block(w + n * columns, columns, x, offsets, acc + n, rows);
       }
-      stream_rows<4>(w + n * columns, rows - n, columns, x, offsets, acc + n, rows);
+      stream_rows<4>(w + n * columns, rows - n, columns, x, offsets, ahead, acc + n, rows);
     }
   }
 }

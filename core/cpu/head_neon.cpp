@@ -15,11 +15,11 @@ using std::int64_t;
 using std::int8_t;
 
 constexpr int kBlock = 4;  // tokens for which a weight is loaded once
-constexpr int64_t kPrefetchBytes = 8192;
 
 // One row at a time, a single forward stream.
 template <int kTokens>
-void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int32_t* acc) {
+void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int64_t ahead,
+                 int32_t* acc) {
   for (int64_t n = 0; n < rows; ++n, w += columns) {
     int32x4_t sums[kTokens][4];
 #pragma GCC unroll 4
@@ -29,7 +29,7 @@ void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x
     }
     int64_t k = 0;
     for (; k + 64 <= columns; k += 64) {
-      __builtin_prefetch(w + k + kPrefetchBytes, 0, 2);
+      __builtin_prefetch(w + k + ahead, 0, 2);
 #pragma GCC unroll 4
       for (int p = 0; p < 4; ++p) {
         const int8x16_t weights = vld1q_s8(w + k + 16 * p);
@@ -50,13 +50,13 @@ void stream_rows(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x
 }
 
 void dot(const int8_t* w, int64_t rows, int64_t columns, const int8_t* x, int64_t tokens,
-         int32_t* acc) {
+         int64_t ahead, int32_t* acc) {
   for (; tokens >= kBlock; tokens -= kBlock, x += kBlock * columns, acc += kBlock * rows) {
-    stream_rows<kBlock>(w, rows, columns, x, acc);
+    stream_rows<kBlock>(w, rows, columns, x, ahead, acc);
   }
-  if (tokens == 1) stream_rows<1>(w, rows, columns, x, acc);
-  if (tokens == 2) stream_rows<2>(w, rows, columns, x, acc);
-  if (tokens == 3) stream_rows<3>(w, rows, columns, x, acc);
+  if (tokens == 1) stream_rows<1>(w, rows, columns, x, ahead, acc);
+  if (tokens == 2) stream_rows<2>(w, rows, columns, x, ahead, acc);
+  if (tokens == 3) stream_rows<3>(w, rows, columns, x, ahead, acc);
 }
 
 }  // namespace

@@ -7,7 +7,7 @@ namespace bitnet::cpu {
 namespace {
 
 void dot(const std::int8_t* w, std::int64_t rows, std::int64_t columns, const std::int8_t* x,
-         std::int64_t tokens, std::int32_t* acc) {
+         std::int64_t tokens, std::int64_t /*ahead*/, std::int32_t* acc) {
   for (std::int64_t n = 0; n < rows; ++n) {
     for (std::int64_t t = 0; t < tokens; ++t) {
       std::int32_t sum = 0;

@@ -44,18 +44,19 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
   };
   const std::int64_t tasks = row_tiles * tile_count(tokens, kTokenTile);
   if (read_ahead_ != nullptr) {
-    read_ahead_->start_product([&](int thread) -> ReadAhead::Stretch {
+    read_ahead_->start_product(outputs * inputs, [&](int thread) -> ReadAhead::Stretch {
       const std::int64_t row = team_.first_task(tasks, thread) % row_tiles * row_tile;
       return {w + row * inputs, (outputs - row) * inputs};
     });
   }
+  const std::int64_t ahead = stream_ahead();
   team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
     std::int32_t* const products = scratch.get();  // [count, rows]
     for (std::int64_t task = first; task < end; task += joined) {
       const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
       const std::int64_t rows = std::min(row_tile * std::min(joined, end - task), outputs - row),
                          count = std::min(kTokenTile, tokens - token);
-      head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, products);
+      head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, ahead, products);
       for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
     }
   });

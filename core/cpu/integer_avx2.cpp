@@ -18,8 +18,7 @@ using std::uint8_t;
 constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
 constexpr float kActivationMax = 127.0f;
 constexpr int kInfinityBits = 0x7f800000;
-constexpr int kTokenTile = 3;             // 4 rows x 3 tokens = 12 accumulators of the 16 registers
-constexpr int64_t kPrefetchBytes = 8192;  // ahead, to the second-level cache
+constexpr int kTokenTile = 3;  // 4 rows x 3 tokens = 12 accumulators of the 16 registers
 // A pair adds at most 3 * 128 * 2 = 768 even for the unused code 3, so int16 holds 42 pairs: 42
 // steps of 32 columns.
 constexpr int64_t kColumnsPerInt16 = 40 * 32;
@@ -39,7 +38,7 @@ void add_pairs(__m256i& sums, __m256i pairs) { asm("vpaddw %1, %0, %0" : "+x"(su
 // acc[t][i] += the products of at most kColumnsPerInt16 columns.
 template <int kTokens>
 void dot_columns(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
-                 int32_t* acc, int64_t acc_stride) {
+                 int64_t ahead, int32_t* acc, int64_t acc_stride) {
   const __m256i mask = _mm256_set1_epi8(3);
   __m256i sums[kTokens][4];
 #pragma GCC unroll 4
@@ -49,7 +48,7 @@ void dot_columns(const uint8_t* packed_row, int64_t columns, const int8_t* x, in
   }
   for (int64_t c = 0; c < columns; c += 32) {
     if (c % 64 == 0) {
-      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + ahead, _MM_HINT_T1);
     }
     __m256i packed = load(packed_row + c);
 #pragma GCC unroll 4
@@ -79,33 +78,35 @@ void dot_columns(const uint8_t* packed_row, int64_t columns, const int8_t* x, in
 
 template <int kTokens>
 void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
-                const int32_t* x_sums, int32_t* acc, int64_t acc_stride) {
+                const int32_t* x_sums, int64_t ahead, int32_t* acc, int64_t acc_stride) {
   for (int t = 0; t < kTokens; ++t) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(acc + t * acc_stride),
                      _mm_sub_epi32(_mm_setzero_si128(), _mm_set1_epi32(x_sums[t])));
   }
   for (int64_t c = 0; c < columns; c += kColumnsPerInt16) {
     const int64_t count = columns - c < kColumnsPerInt16 ? columns - c : kColumnsPerInt16;
-    dot_columns<kTokens>(packed_row + c, count, x + c, x_stride, acc, acc_stride);
+    dot_columns<kTokens>(packed_row + c, count, x + c, x_stride, ahead, acc, acc_stride);
   }
 }
 
 void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
                 const int32_t* x_sums, int64_t tokens, int32_t* acc, int64_t acc_stride) {
   for (; tokens >= kTokenTile; tokens -= kTokenTile) {
-    dot_tokens<kTokenTile>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    dot_tokens<kTokenTile>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
     x += kTokenTile * x_stride;
     x_sums += kTokenTile;
     acc += kTokenTile * acc_stride;
   }
-  if (tokens == 2) dot_tokens<2>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
-  if (tokens == 1) dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+  if (tokens == 2)
+    dot_tokens<2>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
+  if (tokens == 1)
+    dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
 }
 
 void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
-                     int32_t x_sum, int32_t* acc) {
+                     int32_t x_sum, int64_t ahead, int32_t* acc) {
   for (int64_t j = 0; j < rows; ++j) {
-    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, acc + j * 4, 4);
+    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, ahead, acc + j * 4, 4);
   }
 }
 

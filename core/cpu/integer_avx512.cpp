@@ -18,8 +18,7 @@ using std::uint8_t;
 constexpr float kScaleEps = 1e-5f;  // as in core/quant/ternary.h
 constexpr float kActivationMax = 127.0f;
 constexpr int kInfinityBits = 0x7f800000;
-constexpr int kTokenBlock = 6;            // 4 rows x 6 tokens = 24 accumulators of the 32 registers
-constexpr int64_t kPrefetchBytes = 8192;  // ahead, to the second-level cache
+constexpr int kTokenBlock = 6;  // 4 rows x 6 tokens = 24 accumulators of the 32 registers
 constexpr int64_t kRowLanesColumns = 1 << 20;  // the longest rows of row_lanes()
 
 // --- integer product ---
@@ -66,7 +65,7 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
     for (int i = 0; i < 4; ++i) sums[t][i] = _mm512_setzero_si512();
   }
   for (int64_t c = 0; c < columns; c += 64) {
-    _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kPrefetchBytes, _MM_HINT_T1);
+    _mm_prefetch(reinterpret_cast<const char*>(packed_row) + c + kStreamAhead, _MM_HINT_T1);
     const __m512i packed = _mm512_loadu_si512(packed_row + c);
     // 16-bit shifts carry bits of the neighbour byte in, which the mask removes.
     const __m512i codes[4] = {_mm512_and_si512(packed, mask),
@@ -134,12 +133,12 @@ void add_dot_in_order(__m512i& sums, __m512i codes, __m512i activations) {
 // One token. The sums of the whole bytes and of their lower 6, 4 and 2 bits take three `and`s and
 // no shift, because unsigned bytes hold them all; their differences are 64, 16 and 4 times the sums
 // of the upper codes. An element sums 1/16 of the row, at most 255 * 128 * columns / 16 < 2^31.
-__m512i row_lanes(const uint8_t* packed_row, int64_t columns, const int8_t* x) {
+__m512i row_lanes(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t ahead) {
   const __m512i low6 = _mm512_set1_epi8(63), low4 = _mm512_set1_epi8(15),
                 low2 = _mm512_set1_epi8(3);
   __m512i sum2 = _mm512_setzero_si512(), sum4 = sum2, sum6 = sum2, sum8 = sum2;
   const auto add_line = [&](int64_t c) {
-    fetch_in_order(packed_row + c + kPrefetchBytes);
+    fetch_in_order(packed_row + c + ahead);
     const __m512i packed = _mm512_loadu_si512(packed_row + c);
     const __m512i activations = _mm512_loadu_si512(x + c);
     add_dot_in_order(sum8, packed, activations);
@@ -160,7 +159,7 @@ __m512i row_lanes(const uint8_t* packed_row, int64_t columns, const int8_t* x) {
 }
 
 void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
-                     int32_t x_sum, int32_t* acc) {
+                     int32_t x_sum, int64_t ahead, int32_t* acc) {
   int64_t j = 0;
   if (columns > kRowLanesColumns) {
     for (; j < rows; ++j) {
@@ -170,12 +169,13 @@ void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const
   for (; j + 4 <= rows; j += 4) {
     __m512i lanes[4];
 #pragma GCC unroll 4
-    for (int r = 0; r < 4; ++r) lanes[r] = row_lanes(packed + (j + r) * columns, columns, x);
+    for (int r = 0; r < 4; ++r) lanes[r] = row_lanes(packed + (j + r) * columns, columns, x, ahead);
     const __m512i sums = add_lanes_of_four(lanes[0], lanes[1], lanes[2], lanes[3]);
     _mm512_storeu_si512(acc + j * 4, _mm512_sub_epi32(sums, _mm512_set1_epi32(x_sum)));
   }
   for (; j < rows; ++j) {
-    store_corrected(add_lanes(row_lanes(packed + j * columns, columns, x)), x_sum, acc + j * 4);
+    store_corrected(add_lanes(row_lanes(packed + j * columns, columns, x, ahead)), x_sum,
+                    acc + j * 4);
   }
 }
 
@@ -284,7 +284,7 @@ float quantize_row(const float* x, int64_t columns, int8_t* codes) {
 #pragma GCC unroll 4
     for (int v = 0; v < 4; ++v) {
       // Rows of a large matrix come from memory; the second pass finds them in the cache.
-      _mm_prefetch(reinterpret_cast<const char*>(x + c + 16 * v) + kPrefetchBytes, _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(x + c + 16 * v) + kStreamAhead, _MM_HINT_T1);
       largest[v] = max_magnitude(largest[v], _mm512_loadu_si512(x + c + 16 * v));
     }
   }

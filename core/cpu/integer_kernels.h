@@ -14,6 +14,9 @@
 
 namespace bitnet::cpu {
 
+// How far ahead of its use a stream of weights is fetched into the second-level cache, in bytes.
+inline constexpr std::int64_t kStreamAhead = 8192;
+
 struct IntegerKernels {
   const char* name;
   std::int64_t token_block;  // the number of tokens for which one call of packed_dot is efficient
@@ -26,9 +29,11 @@ struct IntegerKernels {
                      std::int64_t x_stride, const std::int32_t* x_sums, std::int64_t tokens,
                      std::int32_t* acc, std::int64_t acc_stride);
   // One token and `rows` packed rows that follow one another in memory, which they are streamed
-  // from (with prefetch):  acc[j * 4 + i] = sum over c of trit(j + i * quarter, c) * x[c].
+  // from, fetched `ahead` bytes before they are used:
+  //   acc[j * 4 + i] = sum over c of trit(j + i * quarter, c) * x[c]
   void (*packed_rows_dot)(const std::uint8_t* packed, std::int64_t rows, std::int64_t columns,
-                          const std::int8_t* x, std::int32_t x_sum, std::int32_t* acc);
+                          const std::int8_t* x, std::int32_t x_sum, std::int64_t ahead,
+                          std::int32_t* acc);
   std::int32_t (*sum_codes)(const std::int8_t* x, std::int64_t columns);
 
   // From a tile acc [tokens][rows][4] to y, whose element (t, i, j) is y[t * y_stride + i * quarter

@@ -21,13 +21,12 @@ constexpr float kActivationMax = 127.0f;
 constexpr uint32_t kInfinityBits = 0x7f800000u;
 constexpr uint32_t kMagnitudeMask = 0x7fffffffu;
 constexpr int kTokenBlock = 4;  // 4 rows x 4 tokens = 16 accumulators of the 32 registers
-constexpr int64_t kPrefetchBytes = 4096;
 
 // --- integer product ---
 
 template <int kTokens>
 void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
-                const int32_t* x_sums, int32_t* acc, int64_t acc_stride) {
+                const int32_t* x_sums, int64_t ahead, int32_t* acc, int64_t acc_stride) {
   const uint8x16_t mask = vdupq_n_u8(3);
   int32x4_t sums[kTokens][4];
 #pragma GCC unroll 4
@@ -37,7 +36,7 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
   }
   for (int64_t c = 0; c < columns; c += 16) {
     // With one token the weights come from memory, one forward stream.
-    if constexpr (kTokens == 1) __builtin_prefetch(packed_row + c + kPrefetchBytes);
+    if constexpr (kTokens == 1) __builtin_prefetch(packed_row + c + ahead);
     const uint8x16_t packed = vld1q_u8(packed_row + c);
     const int8x16_t codes[4] = {vreinterpretq_s8_u8(vandq_u8(packed, mask)),
                                 vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(packed, 2), mask)),
@@ -61,27 +60,28 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
 void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int64_t x_stride,
                 const int32_t* x_sums, int64_t tokens, int32_t* acc, int64_t acc_stride) {
   for (; tokens >= kTokenBlock; tokens -= kTokenBlock) {
-    dot_tokens<kTokenBlock>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+    dot_tokens<kTokenBlock>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc,
+                            acc_stride);
     x += kTokenBlock * x_stride;
     x_sums += kTokenBlock;
     acc += kTokenBlock * acc_stride;
   }
   switch (tokens) {
     case 1:
-      return dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+      return dot_tokens<1>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
     case 2:
-      return dot_tokens<2>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+      return dot_tokens<2>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
     case 3:
-      return dot_tokens<3>(packed_row, columns, x, x_stride, x_sums, acc, acc_stride);
+      return dot_tokens<3>(packed_row, columns, x, x_stride, x_sums, kStreamAhead, acc, acc_stride);
     default:
       return;
   }
 }
 
 void packed_rows_dot(const uint8_t* packed, int64_t rows, int64_t columns, const int8_t* x,
-                     int32_t x_sum, int32_t* acc) {
+                     int32_t x_sum, int64_t ahead, int32_t* acc) {
   for (int64_t j = 0; j < rows; ++j) {
-    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, acc + j * 4, 4);
+    dot_tokens<1>(packed + j * columns, columns, x, columns, &x_sum, ahead, acc + j * 4, 4);
   }
 }
 

@@ -31,7 +31,8 @@ void packed_dot(const std::uint8_t* packed_row, std::int64_t columns, const std:
 }
 
 void packed_rows_dot(const std::uint8_t* packed, std::int64_t rows, std::int64_t columns,
-                     const std::int8_t* x, std::int32_t x_sum, std::int32_t* acc) {
+                     const std::int8_t* x, std::int32_t x_sum, std::int64_t /*ahead*/,
+                     std::int32_t* acc) {
   for (std::int64_t j = 0; j < rows; ++j) {
     packed_dot(packed + j * columns, columns, x, columns, &x_sum, 1, acc + j * 4, 4);
   }

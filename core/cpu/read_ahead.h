@@ -25,16 +25,19 @@ class ReadAhead final : public RecordedOperations {
 
   // The sequence starts, again.
   void begin();
-  // One of its products starts. The first time, stretch_of(thread) is asked for what each thread
-  // will read first.
+  // One of its products starts, which reads `bytes`. The first time, stretch_of(thread) is asked
+  // for what each thread will read first.
   template <typename StretchOf>
-  void start_product(const StretchOf& stretch_of) {
+  void start_product(std::int64_t bytes, const StretchOf& stretch_of) {
     if (product_ * threads() == static_cast<std::int64_t>(stretches_.size())) {
+      bytes_ += bytes;
       for (int thread = 0; thread < threads(); ++thread) stretches_.push_back(stretch_of(thread));
     }
     ++product_;
     announce();
   }
+  // What all products read, as far as they are known.
+  std::int64_t bytes() const { return bytes_; }
   // Fetches a little for a thread, which calls this for itself alone. Returns false when there is
   // nothing more to fetch until the next product starts.
   bool step(int thread);
@@ -56,6 +59,7 @@ class ReadAhead final : public RecordedOperations {
 
   std::vector<Stretch> stretches_;  // [products][threads]
   std::vector<Order> orders_;       // [threads]
+  std::int64_t bytes_ = 0;
   // Of the thread that runs the sequence, while the others look for orders.
   alignas(kApart) std::int64_t product_ = 0;  // the next one to start
   std::int64_t number_ = 0;                   // of orders

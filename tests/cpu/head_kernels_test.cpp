@@ -27,8 +27,9 @@ T& at(std::vector<T>& v, std::int64_t i) {
 void check_dot(const HeadKernels& kernels, std::vector<std::int8_t> w, std::int64_t rows,
                std::vector<std::int8_t> x, std::int64_t tokens, std::int64_t columns) {
   constexpr std::int32_t kUntouched = 123456789;
-  std::vector<std::int32_t> acc(static_cast<std::size_t>(rows * tokens + 1), kUntouched);
-  std::vector<std::int32_t> expected = acc;
+  const std::vector<std::int32_t> untouched(static_cast<std::size_t>(rows * tokens + 1),
+                                            kUntouched);
+  std::vector<std::int32_t> expected = untouched;
   for (std::int64_t t = 0; t < tokens; ++t) {
     for (std::int64_t n = 0; n < rows; ++n) {
       std::int32_t sum = 0;
@@ -37,9 +38,12 @@ void check_dot(const HeadKernels& kernels, std::vector<std::int8_t> w, std::int6
       at(expected, t * rows + n) = sum;
     }
   }
-  kernels.dot(w.data(), rows, columns, x.data(), tokens, acc.data());
-  CAPTURE(kernels.name, rows, tokens, columns);
-  CHECK(acc == expected);
+  for (const std::int64_t ahead : {0, 8192}) {
+    std::vector<std::int32_t> acc = untouched;
+    kernels.dot(w.data(), rows, columns, x.data(), tokens, ahead, acc.data());
+    CAPTURE(kernels.name, rows, tokens, columns, ahead);
+    CHECK(acc == expected);
+  }
 }
 
 std::vector<std::int8_t> random_values(std::int64_t count, int lowest, unsigned seed) {

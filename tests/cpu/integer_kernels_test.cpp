@@ -110,13 +110,16 @@ TEST_CASE("packed_rows_dot is packed_dot of each row for one token") {
       const auto x = random_activations(columns, 5);
       const std::int32_t x_sum = kernels.sum_codes(x.data(), columns);
       std::vector<std::int32_t> expected(static_cast<std::size_t>(rows * 4 + 1), -7);
-      std::vector<std::int32_t> acc = expected;  // nothing beyond the last row is written
+      const std::vector<std::int32_t> untouched = expected;
       for (std::int64_t j = 0; j < rows; ++j) {
         kIntegerScalar.packed_dot(packed.data() + j * columns, columns, x.data(), columns, &x_sum,
                                   1, expected.data() + j * 4, 4);
       }
-      kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), x_sum, acc.data());
-      CHECK(acc == expected);
+      for (const std::int64_t ahead : {std::int64_t{0}, kStreamAhead}) {
+        std::vector<std::int32_t> acc = untouched;  // nothing beyond the last row is written
+        kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), x_sum, ahead, acc.data());
+        CHECK(acc == expected);
+      }
     }
   }
 }
@@ -134,7 +137,7 @@ TEST_CASE("packed_rows_dot holds the largest sums of long rows") {
                                          static_cast<std::int8_t>(activation));
         std::vector<std::int32_t> acc(4 * rows);
         kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), activation * columns,
-                                acc.data());
+                                kStreamAhead, acc.data());
         CHECK(acc == std::vector<std::int32_t>(acc.size(), (code - 1) * activation * columns));
       }
     }

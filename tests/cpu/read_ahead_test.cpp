@@ -20,7 +20,7 @@ TEST_CASE("each thread reads ahead in its part of the next product, behind the l
   ReadAhead ahead(2);
   std::int64_t asked = 0;
   const auto start = [&](std::int64_t product) {  // product p: p + 1 steps of thread 0, 8 of 1
-    ahead.start_product([&](int thread) -> ReadAhead::Stretch {
+    ahead.start_product(product + 10, [&](int thread) -> ReadAhead::Stretch {
       ++asked;
       return {memory.data(), thread == 0 ? 512 * (product + 1) : 4096};
     });
@@ -38,6 +38,7 @@ TEST_CASE("each thread reads ahead in its part of the next product, behind the l
     }
   }
   CHECK(asked == 6);
+  CHECK(ahead.bytes() == 10 + 11 + 12);
 }
 
 TEST_CASE("a sequence that broke off is learnt to its end the next time") {
@@ -47,7 +48,7 @@ TEST_CASE("a sequence that broke off is learnt to its end the next time") {
   const auto run = [&](std::int64_t products) {
     ahead.begin();
     for (std::int64_t p = 0; p < products; ++p)
-      ahead.start_product([&](int) -> ReadAhead::Stretch {
+      ahead.start_product(0, [&](int) -> ReadAhead::Stretch {
         ++asked;
         return {memory.data(), 512 * (p + 1)};
       });
@@ -63,7 +64,7 @@ TEST_CASE("a thread reads ahead as much as its cache holds, and nothing where it
   const std::vector<char> memory(std::size_t{3} << 20);
   ReadAhead ahead(2);
   ahead.begin();
-  ahead.start_product([&](int thread) -> ReadAhead::Stretch {
+  ahead.start_product(0, [&](int thread) -> ReadAhead::Stretch {
     if (thread == 1) return {};
     return {memory.data(), static_cast<std::int64_t>(memory.size())};
   });

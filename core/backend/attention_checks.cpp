@@ -23,11 +23,13 @@ void check_rope_append(ConstTensorView q, ConstTensorView k, ConstTensorView v,
   BITNET_CHECK(q.dim(0) == 1 && k.dim(0) == 1 && q.dim(1) == k.dim(1) && v.shape() == k.shape(),
                "rope_append of q {}, k {}, v {}, expected [1, T, H, E] and two of [1, T, G, E]",
                q.shape().to_string(), k.shape().to_string(), v.shape().to_string());
-  BITNET_CHECK(
-      keys.shape() == values.shape() && keys.shape().rank() == 3 && keys.dim(1) == k.dim(2) &&
-          keys.dim(2) == k.dim(3) && first_position + k.dim(1) <= keys.dim(0),
-      "rope_append of k {} at {} to caches {} and {}, expected [positions, G, E]",
-      k.shape().to_string(), first_position, keys.shape().to_string(), values.shape().to_string());
+  BITNET_CHECK(keys.shape() == values.shape() && keys.shape().rank() == 3 &&
+                   keys.dim(1) == k.dim(2) && keys.dim(2) == k.dim(3) &&
+                   first_position + k.dim(1) <= keys.dim(0) && keys.dim(0) % kCacheTile == 0,
+               "rope_append of k {} at {} to caches {} and {}, expected [positions, G, E], a "
+               "multiple of {} positions",
+               k.shape().to_string(), first_position, keys.shape().to_string(),
+               values.shape().to_string(), kCacheTile);
   BITNET_CHECK(q.dtype() == DType::f32 && k.dtype() == DType::f32 && v.dtype() == DType::f32 &&
                    (keys.dtype() == DType::f32 || keys.dtype() == DType::f16) &&
                    values.dtype() == keys.dtype(),

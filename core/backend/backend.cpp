@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include "core/backend/backend.h"
 
-#include "core/backend/attention_checks.h"
-
 namespace bitnet {
 
 Tensor Backend::make_tensor(DType dtype, Shape shape) {
@@ -18,16 +16,6 @@ Tensor Backend::adopt(std::shared_ptr<const void>, const void* bytes, DType dtyp
 void Backend::repeat(std::unique_ptr<RecordedOperations>&, std::optional<std::int64_t>,
                      const std::function<void()>& operations) {
   operations();
-}
-
-void Backend::rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
-                          std::int64_t first_position, TensorView keys, TensorView values) {
-  check_rope_append(q, k, v, table, first_position, keys, values);
-  rope(q, table, first_position, RopeDirection::forward);
-  rope(k, table, first_position, RopeDirection::forward);
-  const Shape rows{k.dim(1), k.dim(2), k.dim(3)};
-  append(k.reshaped(rows), first_position, keys);
-  append(v.reshaped(rows), first_position, values);
 }
 
 CodeCounts Backend::count_codes(ConstTensorView packed) {

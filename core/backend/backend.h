@@ -66,6 +66,9 @@ struct WeightQuantization {
   TensorView flips = {};    // i32 [1] or empty: how many codes differ from those that `packed` held
 };
 
+// The room of a cache of keys and values is a multiple of so many tokens.
+inline constexpr std::int64_t kCacheTile = 16;
+
 struct AttentionShape {
   std::int64_t batch = 1;           // B
   std::int64_t queries = 0;         // T, new tokens of each sequence
@@ -74,7 +77,8 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;        // G, divides H; query head h reads key/value head h / (H / G)
   std::int64_t head_dim = 0;        // E, a multiple of 16
   std::int64_t first_position = 0;  // of the first query: query t sees keys 0 .. first_position + t
-  std::int64_t capacity = 0;        // tokens for which k and v have room; 0: keys. For repeat()
+  // Not 0: k and v are the first tokens of caches of rope_append() with room for so many, B = 1.
+  std::int64_t capacity = 0;
 };
 
 struct AdamWStep {
@@ -250,12 +254,13 @@ class Backend {
   // half of a row, sin in the second.
   virtual void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
                     RopeDirection direction) = 0;
-  // rope() forward of q and k, which stay in place, and append() of k and v to the caches: of the new
-  // tokens of one sequence. q, k, v: f32.
+  // rope() forward of q and k, which stay in place, and k and v to the places of their positions in
+  // caches, f32 or rounded to f16 as convert() does it: of the new tokens of one sequence. A cache lies
+  // as the backend likes it, for attention() with a capacity. q, k, v: f32.
   virtual void rope_append(TensorView q, TensorView k,  // [1, T, H, E], [1, T, G, E]
                            ConstTensorView v,           // [1, T, G, E]
                            ConstTensorView table, std::int64_t first_position, TensorView keys,
-                           TensorView values);  // [capacity, G, E]
+                           TensorView values) = 0;  // [capacity, G, E]
   // out = softmax(q kᵀ / sqrt(E)) v under the causal mask, with an online softmax; no T x S matrix
   // is stored. k and v may be f16, beside f32 others. q, k, v, out: act, of one dtype.
   virtual void attention(const AttentionShape& shape, ConstTensorView q,  // [B, T, H, E]

@@ -21,6 +21,8 @@ float score_scale(const AttentionShape& s) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.head_dim)));
 }
 
+static_assert(kCacheTile % kTurnedKeys == 0);
+
 // With so few queries, the heads of a key/value head are worked on together instead of the queries.
 constexpr std::int64_t kFewQueries = 3;
 // Work of a task that is worth handing out, in key elements times (query heads + 3): 1 to 2
@@ -49,6 +51,47 @@ void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_po
                 });
 }
 
+// Tasks are heads of 16 positions, as attention()'s are of one: a thread then finds what it wrote in
+// its own caches.
+void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                             std::int64_t first_position, TensorView keys, TensorView values) {
+  check_rope_append(q, k, v, table, first_position, keys, values);
+  const std::int64_t tokens = q.dim(1), heads = q.dim(2), kv_heads = k.dim(2), head_dim = k.dim(3);
+  BITNET_CHECK(heads % kv_heads == 0 && head_dim % 16 == 0,
+               "rope_append of {} query heads and {} key/value heads of {} elements, expected "
+               "multiples of them and of 16",
+               heads, kv_heads, head_dim);
+  const std::int64_t group = heads / kv_heads, kv_width = kv_heads * head_dim;
+  const bool half = keys.dtype() == DType::f16;
+  const std::int64_t element = size_of(keys.dtype());
+  float *q_rows = q.as<float>().data(), *k_rows = k.as<float>().data();
+  const float *v_rows = v.as<float>().data(), *angles = table.as<float>().data();
+  const std::int64_t first_group = first_position / kTurnedKeys,
+                     end_group = tile_count(first_position + tokens, kTurnedKeys);
+  team_.run((end_group - first_group) * kv_heads, [&](std::int64_t task) {
+    const std::int64_t start = (first_group + task / kv_heads) * kTurnedKeys, g = task % kv_heads;
+    const std::int64_t first = std::max(start, first_position),
+                       end = std::min(start + kTurnedKeys, first_position + tokens);
+    const auto row_of = [&](std::int64_t position) {
+      return (position - first_position) * kv_width + g * head_dim;
+    };
+    for (std::int64_t position = first; position < end; ++position) {
+      const float* const turns = angles + position * head_dim;
+      const std::int64_t row = row_of(position);
+      float_->rope(q_rows + row * group, turns, group, head_dim, 1.0f);
+      float_->rope(k_rows + row, turns, 1, head_dim, 1.0f);
+      std::byte* const to = values.raw() + (position * kv_width + g * head_dim) * element;
+      if (half) {
+        float_->narrow(v_rows + row, reinterpret_cast<std::uint16_t*>(to), head_dim);
+      } else {
+        std::copy_n(v_rows + row, head_dim, reinterpret_cast<float*>(to));
+      }
+    }
+    float_->turn_keys(k_rows + row_of(first), kv_width, end - first, head_dim, first - start, half,
+                      keys.raw() + (start * kv_width + g * head_dim * kTurnedKeys) * element);
+  });
+}
+
 void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
                            ConstTensorView v, TensorView out, TensorView logsumexp) {
   check_attention(s, kMaxHeadDim, q, k, v, out, logsumexp);
@@ -58,31 +101,37 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   const float* queries = q.as<float>().data();
   float *to = out.as<float>().data(), *lse = logsumexp.as<float>().data();
   const float scale = score_scale(s);
-  const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t g) {
-    return x.raw() + (b * s.keys * kv_stride + g * s.head_dim) * size_of(x.dtype());
+  // A cache's keys are turned: rope_append().
+  const bool cached = s.capacity > 0;
+  BITNET_CHECK(
+      !cached || (s.batch == 1 && s.capacity % kAttentionTile == 0),
+      "attention of {} sequences with caches of {} tokens, expected 1 and a multiple of {}",
+      s.batch, s.capacity, kAttentionTile);
+  const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t head_stride) {
+    return x.raw() + (b * s.keys * kv_stride + head_stride) * size_of(x.dtype());
   };
+  const std::int64_t key_head = cached ? s.head_dim * kTurnedKeys : s.head_dim;
   const bool half = k.dtype() == DType::f16;
   if (s.queries == 0) return;
 
-  if (s.queries <= kFewQueries) {
+  if (cached && s.queries <= kFewQueries) {
     const std::int64_t parts = tile_count(group, kTokenHeads);  // of a key/value head's queries
-    const std::int64_t units = s.batch * s.queries * s.kv_heads * parts;
+    const std::int64_t units = s.queries * s.kv_heads * parts;
     const std::int64_t work = (s.first_position + s.queries) * s.head_dim * (group + 3);
     run_stretches(
         team_, units, std::max<std::int64_t>(kTokenWork / work, 1),
         [&](std::int64_t first, std::int64_t count) {
           for (std::int64_t unit = first; unit < first + count; ++unit) {
-            const std::int64_t g = unit / parts % s.kv_heads, token = unit / parts / s.kv_heads;
-            const std::int64_t b = token / s.queries, t = token % s.queries;
+            const std::int64_t g = unit / parts % s.kv_heads, t = unit / parts / s.kv_heads;
             const std::int64_t within = unit % parts * kTokenHeads, h = g * group + within;
-            const std::int64_t at = token * q_stride + h * s.head_dim;
+            const std::int64_t at = t * q_stride + h * s.head_dim;
             float_->attention_token(
                 {.q = queries + at,
-                 .k = head_of(k, b, g),
-                 .v = head_of(v, b, g),
+                 .k = head_of(k, 0, g * key_head),
+                 .v = head_of(v, 0, g * s.head_dim),
                  .half = half,
                  .out = to + at,
-                 .logsumexp = lse == nullptr ? nullptr : lse + (b * s.heads + h) * s.queries + t,
+                 .logsumexp = lse == nullptr ? nullptr : lse + h * s.queries + t,
                  .logsumexp_stride = s.queries,
                  .kv_stride = kv_stride,
                  .heads = std::min(kTokenHeads, group - within),
@@ -106,9 +155,10 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
     const std::int64_t at = (b * s.queries + first) * q_stride + h * s.head_dim;
     float_->attention_block(
         {.q = queries + at,
-         .k = head_of(k, b, h / group),
-         .v = head_of(v, b, h / group),
+         .k = head_of(k, b, h / group * key_head),
+         .v = head_of(v, b, h / group * s.head_dim),
          .half = half,
+         .turned = cached,
          .out = to + at,
          .logsumexp = lse == nullptr ? nullptr : lse + (b * s.heads + h) * s.queries + first,
          .q_stride = q_stride,

@@ -115,6 +115,8 @@ class CpuBackend final : public Backend {
 
   void rope(TensorView x, ConstTensorView table, std::int64_t first_position,
             RopeDirection direction) override;
+  void rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                   std::int64_t first_position, TensorView keys, TensorView values) override;
   void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                  ConstTensorView v, TensorView out, TensorView logsumexp) override;
   void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,

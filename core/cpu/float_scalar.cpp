@@ -263,7 +263,7 @@ float element(const void* data, bool half, std::int64_t index) {
 }
 
 // One query against keys 0 .. position, a tile of scores at a time.
-void attend(const AttentionToken& a, const float* q, float* out, float* logsumexp) {
+void attend(const AttentionToken& a, bool turned, const float* q, float* out, float* logsumexp) {
   std::fill(out, out + a.head_dim, 0.0f);
   const float scale = a.scale * kLog2E;
   float peak = -kInfinity, total = 0.0f;
@@ -273,7 +273,10 @@ void attend(const AttentionToken& a, const float* q, float* out, float* logsumex
     for (std::int64_t j = 0; j < count; ++j) {
       float score = 0.0f;
       for (std::int64_t e = 0; e < a.head_dim; ++e) {
-        score = std::fma(q[e], element(a.k, a.half, (first + j) * a.kv_stride + e), score);
+        const std::int64_t key = first + j, within = key % kTurnedKeys;
+        const std::int64_t at = turned ? (key - within) * a.kv_stride + e * kTurnedKeys + within
+                                       : key * a.kv_stride + e;
+        score = std::fma(q[e], element(a.k, a.half, at), score);
       }
       p[j] = score;
     }
@@ -306,25 +309,41 @@ void attend(const AttentionToken& a, const float* q, float* out, float* logsumex
 
 void attention_token(const AttentionToken& a) {
   for (std::int64_t h = 0; h < a.heads; ++h) {
-    attend(a, a.q + h * a.head_dim, a.out + h * a.head_dim,
+    attend(a, true, a.q + h * a.head_dim, a.out + h * a.head_dim,
            a.logsumexp == nullptr ? nullptr : a.logsumexp + h * a.logsumexp_stride);
   }
 }
 
 void attention_block(const AttentionBlock& a) {
   for (std::int64_t i = 0; i < a.queries; ++i) {
-    attention_token({.q = a.q + i * a.q_stride,
-                     .k = a.k,
-                     .v = a.v,
-                     .half = a.half,
-                     .out = a.out + i * a.q_stride,
-                     .logsumexp = a.logsumexp == nullptr ? nullptr : a.logsumexp + i,
-                     .logsumexp_stride = 0,
-                     .kv_stride = a.kv_stride,
-                     .heads = 1,
-                     .position = a.first_position + i,
-                     .head_dim = a.head_dim,
-                     .scale = a.scale});
+    const AttentionToken token{.q = a.q + i * a.q_stride,
+                               .k = a.k,
+                               .v = a.v,
+                               .half = a.half,
+                               .out = a.out + i * a.q_stride,
+                               .logsumexp = a.logsumexp == nullptr ? nullptr : a.logsumexp + i,
+                               .logsumexp_stride = 0,
+                               .kv_stride = a.kv_stride,
+                               .heads = 1,
+                               .position = a.first_position + i,
+                               .head_dim = a.head_dim,
+                               .scale = a.scale};
+    attend(token, a.turned, token.q, token.out, token.logsumexp);
+  }
+}
+
+void turn_keys(const float* k, std::int64_t k_stride, std::int64_t count, std::int64_t head_dim,
+               std::int64_t first, bool half, void* turned) {
+  for (std::int64_t j = 0; j < count; ++j) {
+    for (std::int64_t e = 0; e < head_dim; ++e) {
+      const std::int64_t place = e * kTurnedKeys + first + j;
+      const float x = k[j * k_stride + e];
+      if (half) {
+        static_cast<std::uint16_t*>(turned)[place] = narrowed(x);
+      } else {
+        static_cast<float*>(turned)[place] = x;
+      }
+    }
   }
 }
 
@@ -498,6 +517,7 @@ constinit const FloatKernels kFloatScalar = {
     .rope = rope,
     .attention_block = attention_block,
     .attention_token = attention_token,
+    .turn_keys = turn_keys,
     .attention_backward = attention_backward,
     .silu = activation_kernels<silu_at>(),
     .relu2 = activation_kernels<relu2_at>(),

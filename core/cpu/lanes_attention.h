@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Causal attention by an online softmax (Milakov & Gimelshein 2018; FlashAttention) over tiles of
 // 64 keys: for a block of queries with the queries across the lanes, so that no reduction crosses
-// lanes; for one token's query heads with the keys across the lanes. Both follow the one order of
-// float_kernels.h, so a query's bits depend on its position alone. Included by each
-// float_<isa>.cpp after lanes_products.h.
+// lanes; for one token's query heads with the keys across the lanes, as a cache holds them. Both
+// follow the one order of float_kernels.h, so a query's bits depend on its position alone. Included
+// by each float_<isa>.cpp after lanes_products.h.
 #pragma once
 
 #include "core/cpu/float_kernels.h"
@@ -93,17 +93,54 @@ inline void softmax_columns(float* s, std::int64_t keys, std::int64_t lead, floa
   store(total, sum);
 }
 
-// Raw scores s[key * kTile + query] of the tile that holds the queries' own positions: a vector of
-// 16 queries only meets the keys that its last one sees.
-void diagonal_scores(const Factor& keys, std::int64_t count, const float* queries,
+// A tile of one head's keys: as rows, or turned with groups of 16 keys so far apart.
+struct BlockKeys {
+  const float* data;
+  std::int64_t row;     // of keys as rows; 0: they are turned
+  std::int64_t groups;  // from one group of turned keys to the next
+};
+
+// Raw scores s[key * kTile + query] of the keys [first, end) for `vectors` vectors of 16 queries.
+void block_scores(const BlockKeys& keys, std::int64_t first, std::int64_t end, const float* queries,
+                  std::int64_t vectors, std::int64_t head_dim, float* s) {
+  for (std::int64_t next; first < end; first = next) {
+    next = keys.row > 0 ? end : smaller(end, first / kTurnedKeys * kTurnedKeys + kTurnedKeys);
+    const Factor left =
+        keys.row > 0 ? Factor{keys.data + first * keys.row, keys.row, 1}
+                     : Factor{keys.data + first / kTurnedKeys * keys.groups + first % kTurnedKeys,
+                              1, kTurnedKeys};
+    product<Start::zero>(next - first, vectors, left, queries, kTile, head_dim,
+                         {s + first * kTile, kTile});
+  }
+}
+
+// Those of the tile that holds the queries' own positions: a vector of 16 queries only meets the keys
+// that its last one sees.
+void diagonal_scores(const BlockKeys& keys, std::int64_t count, const float* queries,
                      std::int64_t vectors, std::int64_t offset, std::int64_t head_dim, float* s) {
   std::int64_t first = 0;
   for (std::int64_t l = 0; l < vectors; ++l) {  // keys that vector l meets and l - 1 does not
     const std::int64_t end = smaller(count, offset + 16 * l + 16);
-    product<Start::zero>(end - first, vectors - l, {keys.data + first * keys.row, keys.row, 1},
-                         queries + 16 * l, kTile, head_dim, {s + first * kTile + 16 * l, kTile});
+    block_scores(keys, first, end, queries + 16 * l, vectors - l, head_dim, s + 16 * l);
     first = end;
   }
+}
+
+// `count` keys of a tile from k on, as they are, or halves widened into `widened` [kTile, head_dim].
+inline BlockKeys block_keys(const AttentionBlock& a, const float* k, std::int64_t, float*) {
+  return {k, a.turned ? 0 : a.kv_stride, kTurnedKeys * a.kv_stride};
+}
+inline BlockKeys block_keys(const AttentionBlock& a, const std::uint16_t* k, std::int64_t count,
+                            float* widened) {
+  if (a.turned) {
+    for (std::int64_t j = 0; j < count; j += kTurnedKeys) {
+      pack_tile(k + j * a.kv_stride, kTurnedKeys, a.head_dim, kTurnedKeys,
+                widened + j * a.head_dim);
+    }
+  } else {
+    pack_tile(k, a.kv_stride, count, a.head_dim, widened);
+  }
+  return {widened, a.turned ? 0 : a.head_dim, kTurnedKeys * a.head_dim};
 }
 
 template <typename Element>
@@ -121,20 +158,15 @@ void attend_block(const AttentionBlock& a, const Element* k, const Element* v) {
   for (std::int64_t first = 0; first <= a.first_position; first += kTile) {
     const bool diagonal = first + kTile > a.first_position;
     const std::int64_t count = diagonal ? offset + a.queries : kTile;
-    Factor keys{nullptr, a.kv_stride, 1};
-    if constexpr (kWiden) {
-      pack_tile(k + first * a.kv_stride, a.kv_stride, count, a.head_dim, widened);
-      keys = {widened, a.head_dim, 1};
-    } else {
-      keys.data = k + first * a.kv_stride;
-    }
+    const BlockKeys keys = block_keys(a, k + first * a.kv_stride, count, widened);
     pack_tile(v + first * a.kv_stride, a.kv_stride, count, a.head_dim, values);
     const std::int64_t next = smaller(kTile, a.first_position + a.queries - (first + kTile));
-    prefetch_tile(k + (first + kTile) * a.kv_stride, a.kv_stride, next, a.head_dim);
+    // Turned keys are one stretch, which the hardware foresees.
+    prefetch_tile(k + (first + kTile) * a.kv_stride, a.kv_stride, a.turned ? 0 : next, a.head_dim);
     if (diagonal) {
       diagonal_scores(keys, count, queries, vectors, offset, a.head_dim, p);
     } else {
-      product<Start::zero>(count, vectors, keys, queries, kTile, a.head_dim, {p, kTile});
+      block_scores(keys, 0, count, queries, vectors, a.head_dim, p);
     }
     prefetch_tile(v + (first + kTile) * a.kv_stride, a.kv_stride, next, a.head_dim);
     for (std::int64_t i = 0; i < a.queries; i += 16) {
@@ -183,72 +215,74 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
   return total;
 }
 
-// Points `rows` to 16 keys from k on: `count` of them exist, and behind them the last is repeated.
-// Halves are widened into `widened`, [16, head_dim].
-inline void key_rows(const float* k, std::int64_t stride, std::int64_t count, std::int64_t, float*,
-                     const float* rows[16]) {
-  for (std::int64_t i = 0; i < 16; ++i) rows[i] = k + smaller(i, count - 1) * stride;
-}
-inline void key_rows(const std::uint16_t* k, std::int64_t stride, std::int64_t count,
-                     std::int64_t head_dim, float* widened, const float* rows[16]) {
-  pack_tile(k, stride, smaller(16, count), head_dim, widened);
-  key_rows(widened, head_dim, count, head_dim, nullptr, rows);
-}
+// Lines of a group of keys that are fetched before they are used: in each group the hardware begins
+// anew.
+constexpr std::int64_t kLinesAhead = 16;
 
-// scores[h * kTile + j] = q_h · k_j for 16 keys and kHeads heads. Each square of 16 keys by 16
-// elements is used as soon as it is turned: nothing but a square is stored and read again.
-template <int kHeads, typename Element>
-inline void score_keys(const float* q, const float* const keys[16], std::int64_t head_dim,
-                       float* scores, const RowsAhead<Element>& ahead) {
-  alignas(64) float square[16 * 16];
-  Lanes sums[kHeads];
-  for (int h = 0; h < kHeads; ++h) sums[h] = zero();
-  for (std::int64_t e = 0; e < head_dim; e += 16) {
-    const float* part[16];
-    for (int i = 0; i < 16; ++i) part[i] = keys[i] + e;
-    transpose(part, square, 16);
-    for (int i = 0; i < 16; ++i) {
-      ahead.fetch_line(i, e);
-      const Lanes elements = load(square + 16 * i);
-      for (int h = 0; h < kHeads; ++h) {
-        sums[h] = fma(set1(q[h * head_dim + e + i]), elements, sums[h]);
-      }
+// scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 turned keys and kHeads heads.
+// Meanwhile the next groups are begun to be fetched, and `ahead`.
+template <int kHeads, int kGroups, typename Element>
+void score_groups(const float* q, const Element* k, std::int64_t groups, std::int64_t head_dim,
+                  float* scores, const RowsAhead<Element>& ahead) {
+  Lanes sums[kHeads][kGroups];
+  for (auto& of_head : sums) {
+    for (Lanes& sum : of_head) sum = zero();
+  }
+  for (std::int64_t e = 0; e < head_dim; ++e) {
+    ahead.fetch_row(e, 0);
+    const std::int64_t later = e + kLinesAhead;
+    const Element* const fetched = later < head_dim
+                                       ? k + later * kTurnedKeys
+                                       : k + kGroups * groups + (later - head_dim) * kTurnedKeys;
+    Lanes elements[kGroups];
+    for (int g = 0; g < kGroups; ++g) {
+      __builtin_prefetch(fetched + g * groups);
+      elements[g] = load(k + e * kTurnedKeys + g * groups);
+    }
+    for (int h = 0; h < kHeads; ++h) {
+      const Lanes factor = set1(q[h * head_dim + e]);
+      for (int g = 0; g < kGroups; ++g) sums[h][g] = fma(factor, elements[g], sums[h][g]);
     }
   }
-  for (int h = 0; h < kHeads; ++h) store(scores + h * kTile, sums[h]);
+  for (int h = 0; h < kHeads; ++h) {
+    for (int g = 0; g < kGroups; ++g) store(scores + h * kTile + 16 * g, sums[h][g]);
+  }
 }
 
-// The same for 16 keys, of which `count` exist (nothing that comes of the others is used), and any
-// number of heads.
+// The same for all groups that hold the `count` keys of a tile (nothing that comes of others is
+// used): as many at a time as make four chains of sums.
+template <int kHeads, typename Element>
+void score_heads(const float* q, const Element* k, std::int64_t groups, std::int64_t count,
+                 std::int64_t head_dim, float* scores, RowsAhead<Element>& ahead) {
+  constexpr int kGroups = 4 / kHeads;
+  std::int64_t j = 0;
+  for (; j + 16 * (kGroups - 1) < count; j += 16 * kGroups) {
+    score_groups<kHeads, kGroups>(q, k + j / 16 * groups, groups, head_dim, scores + j, ahead);
+    ahead.clear();
+  }
+  for (; j < count; j += 16) {
+    score_groups<kHeads, 1>(q, k + j / 16 * groups, groups, head_dim, scores + j, ahead);
+    ahead.clear();
+  }
+}
+
+// And for any number of heads.
 template <typename Element>
-void score_rows(const AttentionToken& a, const Element* k, std::int64_t count, float* scores,
-                RowsAhead<Element> ahead) {
-  alignas(64) float widened[sizeof(Element) != sizeof(float) ? 16 * kMaxHeadDim : 16];
-  const float* keys[16];
-  key_rows(k, a.kv_stride, count, a.head_dim, widened, keys);
+void token_scores(const AttentionToken& a, const Element* k, std::int64_t count, float* scores,
+                  RowsAhead<Element> ahead) {
+  const std::int64_t groups = kTurnedKeys * a.kv_stride, e = a.head_dim;
   std::int64_t h = 0;
   for (; h + 4 <= a.heads; h += 4) {
-    score_keys<4>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
-    ahead.clear();
+    score_heads<4>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
   }
   for (; h + 2 <= a.heads; h += 2) {
-    score_keys<2>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
-    ahead.clear();
+    score_heads<2>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
   }
-  if (h < a.heads) score_keys<1>(a.q + h * a.head_dim, keys, a.head_dim, scores + h * kTile, ahead);
+  if (h < a.heads) score_heads<1>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
 }
 
-// Keys and values are worked on 16 rows at a time, while the 16 rows behind them are fetched.
+// Values are worked on 16 rows at a time, while the 16 rows behind them are fetched.
 constexpr std::int64_t kBlockRows = 16;
-
-// What is read behind row j of `count`: the next rows, or the first ones of `next`.
-template <typename Element>
-RowsAhead<Element> rows_ahead(const Element* rows, std::int64_t j, std::int64_t count,
-                              const Element* next, std::int64_t next_count, std::int64_t stride) {
-  const std::int64_t first = j + kBlockRows;
-  if (first < count) return {rows + first * stride, stride, smaller(kBlockRows, count - first)};
-  return {next, stride, smaller(kBlockRows, next_count)};
-}
 
 template <typename Element>
 void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
@@ -262,10 +296,8 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
-    for (std::int64_t j = 0; j < count; j += kBlockRows) {
-      score_rows(a, keys + j * a.kv_stride, smaller(kBlockRows, count - j), scores + j,
-                 rows_ahead(keys, j, count, values, count, a.kv_stride));
-    }
+    token_scores(a, keys, count, scores,
+                 RowsAhead<Element>{values, a.kv_stride, smaller(kBlockRows, count), a.head_dim});
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;
@@ -280,8 +312,9 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
                                    state.total[h] * state.carry[h]);
     }
     for (std::int64_t j = 0; j < count; j += kBlockRows) {
-      const auto ahead =
-          rows_ahead(values, j, count, keys + kTile * a.kv_stride, left - kTile, a.kv_stride);
+      const std::int64_t next = j + kBlockRows;
+      const RowsAhead<Element> ahead{values + next * a.kv_stride, a.kv_stride,
+                                     smaller(kBlockRows, count - next)};
       const Factor weights{scores + j, kTile, 1};
       const Element* const rows = values + j * a.kv_stride;
       const std::int64_t n = smaller(kBlockRows, count - j), vectors = a.head_dim / 16;
@@ -309,6 +342,35 @@ void attention_token(const AttentionToken& a) {
     attend_token(a, static_cast<const std::uint16_t*>(a.k), static_cast<const std::uint16_t*>(a.v));
   } else {
     attend_token(a, static_cast<const float*>(a.k), static_cast<const float*>(a.v));
+  }
+}
+
+template <typename Element>
+void turn_rows(const float* k, std::int64_t stride, std::int64_t count, std::int64_t head_dim,
+               std::int64_t first, Element* turned) {
+  alignas(64) float square[16 * 16];
+  alignas(64) Element row[16];
+  for (std::int64_t e = 0; e < head_dim; e += 16, turned += 16 * kTurnedKeys) {
+    if (count == kTurnedKeys) {
+      const float* rows[16];
+      for (std::int64_t i = 0; i < 16; ++i) rows[i] = k + i * stride + e;
+      transpose(rows, square, 16);
+      for (std::int64_t i = 0; i < 16; ++i) store(turned + i * kTurnedKeys, load(square + 16 * i));
+      continue;
+    }
+    for (std::int64_t j = 0; j < count; ++j) {
+      store(row, load(k + j * stride + e));
+      for (std::int64_t i = 0; i < 16; ++i) turned[i * kTurnedKeys + first + j] = row[i];
+    }
+  }
+}
+
+void turn_keys(const float* k, std::int64_t k_stride, std::int64_t count, std::int64_t head_dim,
+               std::int64_t first, bool half, void* turned) {
+  if (half) {
+    turn_rows(k, k_stride, count, head_dim, first, static_cast<std::uint16_t*>(turned));
+  } else {
+    turn_rows(k, k_stride, count, head_dim, first, static_cast<float*>(turned));
   }
 }
 

@@ -35,24 +35,29 @@ struct Target {
   const float* factors = nullptr;
 };
 
-// Rows that are read next, [count, ...], fetched into the second-level cache one line at a time
-// among the work on others: a core that asks for many at once waits until memory has taken them all.
+// Rows that are read next, [count, ...], fetched into the second-level cache, row i beside term i of a
+// product, among the work on others: a core that asks for many at once waits until memory has taken
+// them all.
 template <typename Element>
 struct RowsAhead {
-  static constexpr std::int64_t kLine = 64 / sizeof(Element);
   const Element* rows;
   std::int64_t stride, count;
+  // Elements of a row that are fetched beside the product's first columns; 0: as many elements
+  // beside each group of columns as it has.
+  std::int64_t whole = 0;
 
-  // The line that starts with element e of row i, if there is one. Inlined, since GCC 12 takes calls
-  // of a function that only prefetches for useless; so below.
-  [[gnu::always_inline]] void fetch_line(std::int64_t i, std::int64_t e) const {
-    if (e % kLine == 0 && i < count) __builtin_prefetch(rows + i * stride + e, 0, 2);
+  // Inlined, since GCC 12 takes calls of a function that only prefetches for useless; so below.
+  [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t columns) const {
+    constexpr std::int64_t kLine = 64 / sizeof(Element);
+    if (i >= count) return;
+    for (std::int64_t e = 0; e < (whole > 0 ? whole : columns); e += kLine) {
+      __builtin_prefetch(rows + i * stride + e, 0, 2);
+    }
   }
-  // Elements 0 to `elements` of row i, if there is one.
-  [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t elements) const {
-    for (std::int64_t e = 0; e < elements; e += kLine) fetch_line(i, e);
+  void skip_columns(std::int64_t columns) {
+    rows += columns;
+    if (whole > 0) clear();
   }
-  void skip_columns(std::int64_t elements) { rows += elements; }
   void clear() { count = 0; }
 };
 

@@ -28,7 +28,7 @@ AttentionShape Attention::shape(const Pass& pass) const {
           .kv_heads = kv_heads_,
           .head_dim = head_dim_,
           .first_position = pass.first_position(),
-          .capacity = pass.cache == nullptr ? 0 : pass.cache->capacity()};
+          .capacity = pass.cache == nullptr ? 0 : pass.cache->room()};
 }
 
 void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residual,

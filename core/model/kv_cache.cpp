@@ -16,14 +16,16 @@ std::int64_t kv_cache_bytes(const ModelConfig& config, std::int64_t tokens, DTyp
 }
 
 KvCache::KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity, DType dtype)
-    : capacity_(capacity), dtype_(dtype) {
+    : capacity_(capacity),
+      room_((capacity + kCacheTile - 1) / kCacheTile * kCacheTile),
+      dtype_(dtype) {
   BITNET_CHECK(capacity >= 1 && capacity <= config.max_position_embeddings,
                "a cache of {} tokens, expected 1 to max_position_embeddings = {}", capacity,
                config.max_position_embeddings);
   BITNET_CHECK(dtype == DType::f32 || dtype == DType::f16, "a cache of {}, expected f32 or f16",
                to_string(dtype));
-  const Shape shape{2 * config.num_hidden_layers * capacity, config.kv_heads(), config.head_size()};
-  rows_ = kv_cache_bytes(config, capacity, dtype) <= kStreamedBytes
+  const Shape shape{2 * config.num_hidden_layers * room_, config.kv_heads(), config.head_size()};
+  rows_ = kv_cache_bytes(config, room_, dtype) <= kStreamedBytes
               ? backend.make_streamed_tensor(dtype, shape)
               : backend.make_tensor(dtype, shape);
 }

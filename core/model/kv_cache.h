@@ -31,16 +31,18 @@ class KvCache {
   std::unique_ptr<RecordedOperations>& one_token(ConstTensorView token, std::uint64_t model,
                                                  std::uint64_t activations);
 
-  // [capacity, G, E]
+  // Tokens for which keys() and values() have room: capacity() rounded up.
+  std::int64_t room() const { return room_; }
+  // [room, G, E], filled by Backend::rope_append().
   TensorView keys(std::int64_t layer) { return part(2 * layer); }
   TensorView values(std::int64_t layer) { return part(2 * layer + 1); }
 
  private:
-  TensorView part(std::int64_t index) { return rows_.view().rows(index * capacity_, capacity_); }
+  TensorView part(std::int64_t index) { return rows_.view().rows(index * room_, room_); }
 
-  std::int64_t capacity_, length_ = 0;
+  std::int64_t capacity_, room_, length_ = 0;
   DType dtype_;
-  Tensor rows_;  // [layers, keys and values, capacity] of [G, E]
+  Tensor rows_;  // [layers, keys and values, room] of [G, E]
   std::unique_ptr<RecordedOperations> one_token_;
   const void* recorded_token_ = nullptr;
   std::uint64_t recorded_model_ = 0, recorded_activations_ = 0;

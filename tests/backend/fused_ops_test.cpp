@@ -186,40 +186,62 @@ TEST_CASE("the gradients of a gated activation may take the place of dy and of u
   });
 }
 
-TEST_CASE("rope_append is rope of q and k, then append of k and v") {
+TEST_CASE("attention over what rope_append put into caches is that over the turned rows") {
   const auto be = test::generated_backend().make();
-  const std::int64_t tokens = GENERATE(1, 3), heads = 6, kv_heads = 2, first = 4, capacity = 8;
-  const std::int64_t head_dim = GENERATE(16, 32);
+  const std::int64_t tokens = GENERATE(1, 3, 18), heads = 6, kv_heads = 2, first = 14,
+                     capacity = 32;
+  const std::int64_t head_dim = GENERATE(16, 32), all = first + tokens;
   const DType dtype = GENERATE(DType::f32, DType::f16);
   const auto random = [&](std::uint32_t seed, const Shape& shape) {
     return test::to_device(*be, shape, test::random_numbers(seed, shape.elements()));
   };
-  const Shape kv_shape{1, tokens, kv_heads, head_dim}, rows{tokens, kv_heads, head_dim};
+  const Shape kv_shape{1, all, kv_heads, head_dim}, cache_shape{capacity, kv_heads, head_dim};
   const Tensor table = random(1, {capacity, head_dim}), v = random(4, kv_shape);
-  struct Result {
-    Tensor q, k, keys, values;
+  // The rows [from, from + count) of the tokens of x.
+  const auto rows_of = [](TensorView x, std::int64_t from, std::int64_t count) {
+    const Shape rows{x.dim(1), x.dim(2), x.dim(3)};
+    return x.reshaped(rows).rows(from, count).reshaped({1, count, x.dim(2), x.dim(3)});
   };
-  const auto operands = [&] {
-    const Shape cache{capacity, kv_heads, head_dim};
-    return Result{random(2, {1, tokens, heads, head_dim}), random(3, kv_shape),
-                  be->make_tensor(dtype, cache), be->make_tensor(dtype, cache)};
+
+  const Shape q_shape{1, all, heads, head_dim};
+  Tensor q = random(2, q_shape), k = random(3, kv_shape);  // turned by rope()
+  be->rope(q, table, 0, RopeDirection::forward);
+  be->rope(k, table, 0, RopeDirection::forward);
+  Tensor cached_q = random(2, q_shape), cached_k = random(3, kv_shape),
+         cached_v = random(4, kv_shape);
+  Tensor keys = be->make_tensor(dtype, cache_shape), values = be->make_tensor(dtype, cache_shape);
+  for (const auto [from, count] : {std::pair{std::int64_t{0}, first}, std::pair{first, tokens}}) {
+    be->rope_append(rows_of(cached_q, from, count), rows_of(cached_k, from, count),
+                    rows_of(cached_v, from, count), table, from, keys, values);
+  }
+  CHECK(test::floats_of(*be, cached_q) == test::floats_of(*be, q));
+  CHECK(test::floats_of(*be, cached_k) == test::floats_of(*be, k));
+  CHECK(test::floats_of(*be, cached_v) == test::floats_of(*be, v));
+
+  const auto as_cached = [&](const Tensor& x) {
+    Tensor y = be->make_tensor(dtype, kv_shape);
+    if (dtype == DType::f32) {
+      be->copy(x, y);
+    } else {
+      be->convert(x, y);
+    }
+    return y;
   };
-  Result parts = operands(), fused = operands();
-  be->rope(parts.q, table, first, RopeDirection::forward);
-  be->rope(parts.k, table, first, RopeDirection::forward);
-  be->append(parts.k.view().reshaped(rows), first, parts.keys);
-  be->append(v.view().reshaped(rows), first, parts.values);
-  be->rope_append(fused.q, fused.k, v, table, first, fused.keys, fused.values);
-  CHECK(test::floats_of(*be, fused.q) == test::floats_of(*be, parts.q));
-  CHECK(test::floats_of(*be, fused.k) == test::floats_of(*be, parts.k));
-  const auto floats = [&](const Tensor& cache) {
-    if (dtype == DType::f32) return test::floats_of(*be, cache);
-    Tensor widened = be->make_tensor(DType::f32, cache.shape());
-    be->convert(cache, widened);
-    return test::floats_of(*be, widened);
-  };
-  CHECK(floats(fused.keys) == floats(parts.keys));
-  CHECK(floats(fused.values) == floats(parts.values));
+  const Tensor plain_k = as_cached(k), plain_v = as_cached(v);
+  AttentionShape shape{.queries = tokens,
+                       .keys = all,
+                       .heads = heads,
+                       .kv_heads = kv_heads,
+                       .head_dim = head_dim,
+                       .first_position = first};
+  const TensorView queries = rows_of(q, first, tokens);
+  Tensor expected = be->make_tensor(DType::f32, queries.shape()),
+         out = be->make_tensor(DType::f32, queries.shape());
+  be->attention(shape, queries, plain_k, plain_v, expected, {});
+  shape.capacity = capacity;
+  be->attention(shape, queries, keys.view().rows(0, all).reshaped(kv_shape),
+                values.view().rows(0, all).reshaped(kv_shape), out, {});
+  CHECK(test::floats_of(*be, out) == test::floats_of(*be, expected));
 }
 
 TEST_CASE("rope_append refuses tensors that do not belong together") {
@@ -228,10 +250,12 @@ TEST_CASE("rope_append refuses tensors that do not belong together") {
     return be->make_tensor(dtype, shape);
   };
   Tensor q = zeros({1, 2, 4, 16}), k = zeros({1, 2, 2, 16}), v = zeros({1, 2, 2, 16}),
-         table = zeros({8, 16}), cache = zeros({8, 2, 16}), one = zeros({1, 1, 2, 16}),
-         narrow = zeros({8, 2, 8}), half = zeros({8, 2, 16}, DType::f16);
-  CHECK_NOTHROW(be->rope_append(q, k, v, table, 6, cache, cache));
-  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 7, cache, cache), ContractError);
+         table = zeros({16, 16}), cache = zeros({16, 2, 16}), one = zeros({1, 1, 2, 16}),
+         narrow = zeros({16, 2, 8}), half = zeros({16, 2, 16}, DType::f16),
+         ragged = zeros({15, 2, 16});
+  CHECK_NOTHROW(be->rope_append(q, k, v, table, 14, cache, cache));
+  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 15, cache, cache), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, ragged, ragged), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, one, one, table, 0, cache, cache), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, k, one, table, 0, cache, cache), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, narrow, narrow), ContractError);

@@ -143,13 +143,22 @@ struct AttentionCase {
               .heads = state.range(3),
               .kv_heads = state.range(4),
               .head_dim = state.range(5),
-              .first_position = state.range(2) - state.range(1)},
+              .first_position = state.range(2) - state.range(1),
+              .capacity =
+                  state.range(1) == 1 ? tile_count(state.range(2), kCacheTile) * kCacheTile : 0},
         q(random_floats({shape.batch, shape.queries, shape.heads, shape.head_dim})),
-        k(random_floats({shape.batch, shape.keys, shape.kv_heads, shape.head_dim})),
-        v(random_floats({shape.batch, shape.keys, shape.kv_heads, shape.head_dim})),
+        k(random_floats({shape.batch, room(), shape.kv_heads, shape.head_dim})),
+        v(random_floats({shape.batch, room(), shape.kv_heads, shape.head_dim})),
         out(backend().make_tensor(DType::f32, q.shape())),
         logsumexp(backend().make_tensor(DType::f32, {shape.batch, shape.heads, shape.queries})) {}
 
+  std::int64_t room() const { return shape.capacity > 0 ? shape.capacity : shape.keys; }
+  // The keys or values that there are, of one sequence where there is room for more.
+  TensorView seen(const Tensor& x) const {
+    if (room() == shape.keys) return x;
+    const TensorView rows = x.view().reshaped({room(), shape.kv_heads, shape.head_dim});
+    return rows.rows(0, shape.keys).reshaped({1, shape.keys, shape.kv_heads, shape.head_dim});
+  }
   // Of one product under the causal mask.
   double operations() const {
     const double keys = static_cast<double>(2 * shape.first_position + shape.queries + 1) / 2;
@@ -162,7 +171,8 @@ struct AttentionCase {
 
 void attention(benchmark::State& state) {
   AttentionCase a(state);
-  for (auto _ : state) backend().attention(a.shape, a.q, a.k, a.v, a.out, a.logsumexp);
+  for (auto _ : state)
+    backend().attention(a.shape, a.q, a.seen(a.k), a.seen(a.v), a.out, a.logsumexp);
   set_operations(state, 2 * a.operations());
   set_bytes(state, static_cast<double>(a.k.bytes() + a.v.bytes()));
 }

@@ -264,6 +264,54 @@ TEST_CASE("rope has the same bits on every ISA") {
   });
 }
 
+// Rows of keys [tokens, stride], heads of head_dim side by side, as a cache holds them; what is not of
+// a token is NaN.
+Floats turned_keys(const Floats& k, std::int64_t stride, std::int64_t head_dim) {
+  const auto tokens = static_cast<std::int64_t>(k.size()) / stride;
+  const std::int64_t room = (tokens + kTurnedKeys - 1) / kTurnedKeys * kTurnedKeys;
+  Floats turned(static_cast<std::size_t>(room * stride), kNaN);
+  for (std::int64_t j = 0; j < tokens; ++j) {
+    for (std::int64_t c = 0; c < stride; ++c) {
+      const std::int64_t head = c / head_dim, e = c % head_dim, within = j % kTurnedKeys;
+      const std::int64_t place =
+          (j - within) * stride + (head * head_dim + e) * kTurnedKeys + within;
+      turned[static_cast<std::size_t>(place)] = k[static_cast<std::size_t>(j * stride + c)];
+    }
+  }
+  return turned;
+}
+
+TEST_CASE("turn_keys puts keys, or halves of them, among the 16 of their group on every ISA") {
+  const FloatKernels& kernels = generated_kernels();
+  const std::int64_t head_dim = GENERATE(16, 48, 128), stride = 2 * head_dim;
+  const auto [first, count] = GENERATE(
+      table<std::int64_t, std::int64_t>({{0, 16}, {0, 1}, {0, 15}, {5, 11}, {15, 1}, {3, 2}}));
+  const bool half = GENERATE(false, true);
+  const Floats k = random_floats(count * stride, 21, 3.0f);
+  Floats expected(static_cast<std::size_t>(kTurnedKeys * head_dim), -7.0f), turned = expected;
+  for (std::int64_t j = 0; j < count; ++j) {
+    for (std::int64_t e = 0; e < head_dim; ++e) {
+      expected[static_cast<std::size_t>(e * kTurnedKeys + first + j)] =
+          k[static_cast<std::size_t>(j * stride + head_dim + e)];
+    }
+  }
+  if (!half) {
+    kernels.turn_keys(k.data() + head_dim, stride, count, head_dim, first, false, turned.data());
+    CHECK(bits_of(turned) == bits_of(expected));
+    return;
+  }
+  std::vector<std::uint16_t> halves(turned.size()), expected_halves(turned.size());
+  kFloatScalar.narrow(turned.data(), halves.data(), static_cast<std::int64_t>(turned.size()));
+  kFloatScalar.narrow(expected.data(), expected_halves.data(),
+                      static_cast<std::int64_t>(expected.size()));
+  kernels.turn_keys(k.data() + head_dim, stride, count, head_dim, first, true, halves.data());
+  CHECK(halves == expected_halves);
+}
+
+// How queries meet keys: in blocks with rows of keys, in blocks with those of a cache, or one token at
+// a time with those of a cache.
+enum class Meet { rows, cache, token };
+
 // Two heads side by side, of which the kernels get the second; keys and values as floats or halves.
 struct AttentionInputs {
   std::int64_t tokens, first_position, head_dim;
@@ -280,11 +328,14 @@ struct AttentionInputs {
     return halves;
   }
 
-  // out, then logsumexp, by blocks of queries or one token at a time.
-  Floats forward(const FloatKernels& kernels, bool by_token) const {
-    const auto half_k = halves_of(k), half_v = halves_of(v);
-    const void* keys = half ? static_cast<const void*>(half_k.data() + head_dim)
-                            : static_cast<const void*>(k.data() + head_dim);
+  // out, then logsumexp.
+  Floats forward(const FloatKernels& kernels, Meet meet) const {
+    const bool turned = meet != Meet::rows;
+    const Floats k_rows = turned ? turned_keys(k, stride(), head_dim) : k;
+    const std::int64_t second = turned ? head_dim * kTurnedKeys : head_dim;
+    const auto half_k = halves_of(k_rows), half_v = halves_of(v);
+    const void* keys = half ? static_cast<const void*>(half_k.data() + second)
+                            : static_cast<const void*>(k_rows.data() + second);
     const void* values = half ? static_cast<const void*>(half_v.data() + head_dim)
                               : static_cast<const void*>(v.data() + head_dim);
     Floats out = zeros(queries() * stride()), logsumexp = zeros(queries());
@@ -294,7 +345,7 @@ struct AttentionInputs {
           std::min(kAttentionTile - position % kAttentionTile + first, queries());
       const float* rows = q.data() + first * stride() + head_dim;
       float* to = out.data() + first * stride() + head_dim;
-      if (by_token) {
+      if (meet == Meet::token) {
         kernels.attention_token({.q = rows,
                                  .k = keys,
                                  .v = values,
@@ -314,6 +365,7 @@ struct AttentionInputs {
                                .k = keys,
                                .v = values,
                                .half = half,
+                               .turned = turned,
                                .out = to,
                                .logsumexp = logsumexp.data() + first,
                                .q_stride = stride(),
@@ -336,28 +388,32 @@ TEST_CASE("attention has the same bits on every ISA, by blocks of queries and to
   const std::int64_t head_dim = GENERATE(16, 48, 64, 80, 128);
   const bool half = GENERATE(false, true);
   const AttentionInputs inputs{tokens, first_position, head_dim, half};
-  check_same_bits(kernels, [&](const FloatKernels& k) { return inputs.forward(k, false); });
-  CHECK(bits_of(inputs.forward(kernels, true)) == bits_of(inputs.forward(kernels, false)));
+  check_same_bits(kernels, [&](const FloatKernels& k) { return inputs.forward(k, Meet::rows); });
+  const auto expected = bits_of(inputs.forward(kFloatScalar, Meet::rows));
+  for (const FloatKernels* table : {&kFloatScalar, &kernels}) {
+    CHECK(bits_of(inputs.forward(*table, Meet::cache)) == expected);
+    CHECK(bits_of(inputs.forward(*table, Meet::token)) == expected);
+  }
 }
 
 TEST_CASE("attention over halves equals attention over the same halves widened") {
   const FloatKernels& kernels = generated_kernels();
   AttentionInputs inputs{100, 30, 32, true};
-  const bool by_token = GENERATE(false, true);
-  const Floats expected = inputs.forward(kernels, by_token);
+  const Meet meet = GENERATE(Meet::rows, Meet::cache, Meet::token);
+  const Floats expected = inputs.forward(kernels, meet);
   for (Floats* x : {&inputs.k, &inputs.v}) {
     const auto halves = AttentionInputs::halves_of(*x);
     kernels.widen(halves.data(), x->data(), static_cast<std::int64_t>(x->size()));
   }
   inputs.half = false;
-  CHECK(inputs.forward(kernels, by_token) == expected);
+  CHECK(inputs.forward(kernels, meet) == expected);
 }
 
 TEST_CASE("a token's query heads have the same bits together and one by one") {
   const FloatKernels& kernels = generated_kernels();
   const std::int64_t heads = GENERATE(1, 3, 4, 7, 16), head_dim = 32, position = 99;
   const Floats q = random_floats(heads * head_dim, 13, 2.0f);
-  const Floats k = random_floats((position + 1) * head_dim, 14),
+  const Floats k = turned_keys(random_floats((position + 1) * head_dim, 14), head_dim, head_dim),
                v = random_floats((position + 1) * head_dim, 15);
   const auto attend = [&](const FloatKernels& table, std::int64_t first, std::int64_t count,
                           Floats& out) {
@@ -383,13 +439,13 @@ TEST_CASE("a token's query heads have the same bits together and one by one") {
 TEST_CASE("attention ignores whatever stands in later keys and values, even NaN") {
   const FloatKernels& kernels = generated_kernels();
   AttentionInputs inputs{75, 0, 32};
-  const bool by_token = GENERATE(false, true);
-  const Floats before = inputs.forward(kernels, by_token);
+  const Meet meet = GENERATE(Meet::rows, Meet::cache, Meet::token);
+  const Floats before = inputs.forward(kernels, meet);
   const std::int64_t changed = GENERATE(1, 40, 63, 64, 74);
   const std::int64_t clean = changed * inputs.stride();
   std::fill(inputs.k.begin() + clean, inputs.k.end(), kNaN);
   std::fill(inputs.v.begin() + clean, inputs.v.end(), kInfinity);
-  const Floats after = inputs.forward(kernels, by_token);
+  const Floats after = inputs.forward(kernels, meet);
   CHECK(Floats(before.begin(), before.begin() + clean) ==
         Floats(after.begin(), after.begin() + clean));
   CHECK(std::isnan(after[static_cast<std::size_t>(clean + inputs.head_dim)]));

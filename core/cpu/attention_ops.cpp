@@ -104,9 +104,9 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   // A cache's keys are turned: rope_append().
   const bool cached = s.capacity > 0;
   BITNET_CHECK(
-      !cached || (s.batch == 1 && s.capacity % kAttentionTile == 0),
+      !cached || (s.batch == 1 && s.capacity % kCacheTile == 0),
       "attention of {} sequences with caches of {} tokens, expected 1 and a multiple of {}",
-      s.batch, s.capacity, kAttentionTile);
+      s.batch, s.capacity, kCacheTile);
   const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t head_stride) {
     return x.raw() + (b * s.keys * kv_stride + head_stride) * size_of(x.dtype());
   };

@@ -210,7 +210,7 @@ TEST_CASE("attention over what rope_append put into caches is that over the turn
   Tensor cached_q = random(2, q_shape), cached_k = random(3, kv_shape),
          cached_v = random(4, kv_shape);
   Tensor keys = be->make_tensor(dtype, cache_shape), values = be->make_tensor(dtype, cache_shape);
-  for (const auto [from, count] : {std::pair{std::int64_t{0}, first}, std::pair{first, tokens}}) {
+  for (const auto& [from, count] : {std::pair{std::int64_t{0}, first}, std::pair{first, tokens}}) {
     be->rope_append(rows_of(cached_q, from, count), rows_of(cached_k, from, count),
                     rows_of(cached_v, from, count), table, from, keys, values);
   }

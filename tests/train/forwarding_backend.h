@@ -89,6 +89,10 @@ class ForwardingBackend : public Backend {
   void rope(TensorView x, ConstTensorView t, std::int64_t f, RopeDirection d) override {
     to_.rope(x, t, f, d);
   }
+  void rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
+                   std::int64_t first_position, TensorView keys, TensorView values) override {
+    to_.rope_append(q, k, v, table, first_position, keys, values);
+  }
   void attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k, ConstTensorView v,
                  TensorView o, TensorView l) override {
     to_.attention(s, q, k, v, o, l);

@@ -20,9 +20,12 @@ void check_rope_append(ConstTensorView q, ConstTensorView k, ConstTensorView v,
                        ConstTensorView values) {
   check_rope(q, table, first_position);
   check_rope(k, table, first_position);
-  BITNET_CHECK(q.dim(0) == 1 && k.dim(0) == 1 && q.dim(1) == k.dim(1) && v.shape() == k.shape(),
-               "rope_append of q {}, k {}, v {}, expected [1, T, H, E] and two of [1, T, G, E]",
-               q.shape().to_string(), k.shape().to_string(), v.shape().to_string());
+  BITNET_CHECK(
+      q.dim(0) == 1 && k.dim(0) == 1 && q.dim(1) == k.dim(1) && v.shape() == k.shape() &&
+          k.dim(2) >= 1 && q.dim(2) % k.dim(2) == 0,
+      "rope_append of q {}, k {}, v {}, expected [1, T, H, E] and two of [1, T, G, E], H a "
+      "multiple of G",
+      q.shape().to_string(), k.shape().to_string(), v.shape().to_string());
   BITNET_CHECK(keys.shape() == values.shape() && keys.shape().rank() == 3 &&
                    keys.dim(1) == k.dim(2) && keys.dim(2) == k.dim(3) &&
                    first_position + k.dim(1) <= keys.dim(0) && keys.dim(0) % kCacheTile == 0,
@@ -56,6 +59,11 @@ void check_attention(const AttentionShape& s, std::int64_t max_head_dim, ConstTe
                    s.first_position + s.queries <= s.keys,
                "attention's queries stand at [{}, {}), beyond its {} keys", s.first_position,
                s.first_position + s.queries, s.keys);
+  BITNET_CHECK(
+      s.capacity == 0 || (s.batch == 1 && s.keys <= s.capacity && s.capacity % kCacheTile == 0),
+      "attention of {} sequences over {} keys in caches of {}, expected 1 and a multiple of "
+      "{} that holds them",
+      s.batch, s.keys, s.capacity, kCacheTile);
   check_attention_view("q", q, query_shape(s));
   check_attention_view("k", k, kv_shape(s));
   check_attention_view("v", v, kv_shape(s));

@@ -77,7 +77,8 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;        // G, divides H; query head h reads key/value head h / (H / G)
   std::int64_t head_dim = 0;        // E, a multiple of 16
   std::int64_t first_position = 0;  // of the first query: query t sees keys 0 .. first_position + t
-  // Not 0: k and v are the first tokens of caches of rope_append() with room for so many, B = 1.
+  // Not 0: k and v are the first tokens of caches that rope_append() filled, with room for so many, of
+  // which a backend may read (not use) more; B = 1. Recorded operations need it.
   std::int64_t capacity = 0;
 };
 

@@ -21,7 +21,7 @@ float score_scale(const AttentionShape& s) {
   return static_cast<float>(1.0 / std::sqrt(static_cast<double>(s.head_dim)));
 }
 
-static_assert(kCacheTile % kTurnedKeys == 0);
+static_assert(kCacheTile % kInterleavedKeys == 0);
 
 // With so few queries, the heads of a key/value head are worked on together instead of the queries.
 constexpr std::int64_t kFewQueries = 3;
@@ -51,27 +51,26 @@ void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_po
                 });
 }
 
-// Tasks are heads of 16 positions, as attention()'s are of one: a thread then finds what it wrote in
-// its own caches.
+// A task is a key/value head of 16 positions. One token's are handed out like those of attention(), so
+// that a thread mostly finds in its own caches what it wrote.
 void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
                              std::int64_t first_position, TensorView keys, TensorView values) {
   check_rope_append(q, k, v, table, first_position, keys, values);
   const std::int64_t tokens = q.dim(1), heads = q.dim(2), kv_heads = k.dim(2), head_dim = k.dim(3);
-  BITNET_CHECK(heads % kv_heads == 0 && head_dim % 16 == 0,
-               "rope_append of {} query heads and {} key/value heads of {} elements, expected "
-               "multiples of them and of 16",
-               heads, kv_heads, head_dim);
+  BITNET_CHECK(head_dim % 16 == 0, "rope_append of heads of {}, expected a multiple of 16",
+               head_dim);
   const std::int64_t group = heads / kv_heads, kv_width = kv_heads * head_dim;
   const bool half = keys.dtype() == DType::f16;
   const std::int64_t element = size_of(keys.dtype());
   float *q_rows = q.as<float>().data(), *k_rows = k.as<float>().data();
   const float *v_rows = v.as<float>().data(), *angles = table.as<float>().data();
-  const std::int64_t first_group = first_position / kTurnedKeys,
-                     end_group = tile_count(first_position + tokens, kTurnedKeys);
+  const std::int64_t first_group = first_position / kInterleavedKeys,
+                     end_group = tile_count(first_position + tokens, kInterleavedKeys);
   team_.run((end_group - first_group) * kv_heads, [&](std::int64_t task) {
-    const std::int64_t start = (first_group + task / kv_heads) * kTurnedKeys, g = task % kv_heads;
+    const std::int64_t start = (first_group + task / kv_heads) * kInterleavedKeys,
+                       g = task % kv_heads;
     const std::int64_t first = std::max(start, first_position),
-                       end = std::min(start + kTurnedKeys, first_position + tokens);
+                       end = std::min(start + kInterleavedKeys, first_position + tokens);
     const auto row_of = [&](std::int64_t position) {
       return (position - first_position) * kv_width + g * head_dim;
     };
@@ -87,8 +86,9 @@ void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, Cons
         std::copy_n(v_rows + row, head_dim, reinterpret_cast<float*>(to));
       }
     }
-    float_->turn_keys(k_rows + row_of(first), kv_width, end - first, head_dim, first - start, half,
-                      keys.raw() + (start * kv_width + g * head_dim * kTurnedKeys) * element);
+    float_->interleave_keys(
+        k_rows + row_of(first), kv_width, end - first, head_dim, first - start, half,
+        keys.raw() + (start * kv_width + g * head_dim * kInterleavedKeys) * element);
   });
 }
 
@@ -101,16 +101,12 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   const float* queries = q.as<float>().data();
   float *to = out.as<float>().data(), *lse = logsumexp.as<float>().data();
   const float scale = score_scale(s);
-  // A cache's keys are turned: rope_append().
+  // rope_append() interleaved a cache's keys.
   const bool cached = s.capacity > 0;
-  BITNET_CHECK(
-      !cached || (s.batch == 1 && s.capacity % kCacheTile == 0),
-      "attention of {} sequences with caches of {} tokens, expected 1 and a multiple of {}",
-      s.batch, s.capacity, kCacheTile);
   const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t head_stride) {
     return x.raw() + (b * s.keys * kv_stride + head_stride) * size_of(x.dtype());
   };
-  const std::int64_t key_head = cached ? s.head_dim * kTurnedKeys : s.head_dim;
+  const std::int64_t key_head = cached ? s.head_dim * kInterleavedKeys : s.head_dim;
   const bool half = k.dtype() == DType::f16;
   if (s.queries == 0) return;
 
@@ -158,7 +154,7 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
          .k = head_of(k, b, h / group * key_head),
          .v = head_of(v, b, h / group * s.head_dim),
          .half = half,
-         .turned = cached,
+         .interleaved = cached,
          .out = to + at,
          .logsumexp = lse == nullptr ? nullptr : lse + (b * s.heads + h) * s.queries + first,
          .q_stride = q_stride,

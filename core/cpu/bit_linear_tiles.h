@@ -25,7 +25,7 @@ struct BitLinearOperands {
   const IntegerKernels* kernels;
   const PanelKernels* panels;
   PackedShape shape;
-  std::int64_t ahead;             // of a stream's use, in bytes, one token
+  std::int64_t ahead;             // of packed_rows_dot(): one token, a single scale
   const std::int8_t* codes;       // [tokens, K]
   const std::int32_t* code_sums;  // [tokens] for a stream tile, or null
   const float* act_scale;         // [tokens]

@@ -143,7 +143,7 @@ class CpuBackend final : public Backend {
             std::span<double> sums) override;
 
  private:
-  // How far ahead of its use a stream of weights is fetched.
+  // How far ahead of its use a stream of weights is fetched: `ahead` of the kernels.
   std::int64_t stream_ahead() const;
   void quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix);
 
@@ -155,7 +155,7 @@ class CpuBackend final : public Backend {
   const GradientKernels* gradient_;
   const HeadKernels* head_;
   ReadAhead* read_ahead_ = nullptr;         // within repeat()
-  std::int64_t unasked_bytes_;              // larger models are streamed without being asked for
+  std::int64_t unprefetched_above_;         // bytes of codes and int8 head that one token reads
   Scratch gradient_scratch_;                // integer_gradients
   Scratch thread_scratch_;                  // ThreadScratch
   Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂

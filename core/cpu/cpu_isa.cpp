@@ -98,7 +98,7 @@ bool isa_available(Isa isa) {
   }
 }
 
-bool streams_unasked() {
+bool prefetches_streams_itself() {
 #if defined(__x86_64__)
   return made_by_amd();  // Zen 4: a third faster on one thread, a tenth on two
 #else

@@ -20,20 +20,20 @@ inline constexpr std::int64_t kAttentionTile = 64;  // keys, or queries, that ar
 inline constexpr std::int64_t kMaxHeadDim = 256;    // bounds the tiles on the stack
 inline constexpr std::int64_t kTokenHeads = 16;
 
-// Keys of a cache lie turned, 16 positions together, so that one token's scores need no shuffling and
+// Keys of a cache are interleaved, 16 positions together, so that one token's scores need no shuffling and
 // what a head reads is one stretch of memory: element e of key j of a head is
 //   k[j / 16 * 16 * kv_stride + e * 16 + j % 16]
-// where rows that are not turned have it at k[j * kv_stride + e].
-inline constexpr std::int64_t kTurnedKeys = 16;
+// where rows that are not interleaved have it at k[j * kv_stride + e].
+inline constexpr std::int64_t kInterleavedKeys = 16;
 
 // A block of one head's queries against the keys and values of their head. Row i of q starts at q +
 // i * q_stride, and so on.
 struct AttentionBlock {
-  const float* q;     // [queries, head_dim]
-  const void *k, *v;  // [first_position + queries, head_dim]: floats, or with `half` fp16
-  bool half, turned;  // turned: the keys are those of a cache
-  float* out;         // as q, with q's stride
-  float* logsumexp;   // [queries], or null
+  const float* q;          // [queries, head_dim]
+  const void *k, *v;       // [first_position + queries, head_dim]: floats, or with `half` fp16
+  bool half, interleaved;  // interleaved: the keys are those of a cache
+  float* out;              // as q, with q's stride
+  float* logsumexp;        // [queries], or null
   std::int64_t q_stride, kv_stride;
   // Up to kAttentionTile, and none beyond the tile of positions that the first falls into.
   std::int64_t queries;
@@ -45,7 +45,7 @@ struct AttentionBlock {
 // One token's query heads that share a key/value head, in a cache.
 struct AttentionToken {
   const float* q;     // [heads, head_dim]
-  const void *k, *v;  // [position + 1, head_dim]: floats, or with `half` fp16; the keys turned
+  const void *k, *v;  // [position + 1, head_dim]: floats, or with `half` fp16; the keys interleaved
   bool half;
   float* out;        // as q
   float* logsumexp;  // one of each head, logsumexp_stride apart; or null
@@ -137,10 +137,10 @@ struct FloatKernels {
   // order for a query depends on its position alone: both kernels give the same bits.
   void (*attention_block)(const AttentionBlock& task);
   void (*attention_token)(const AttentionToken& task);
-  // Keys of one head, k [count, head_dim] with rows k_stride apart, to their places among 16 turned
-  // ones:  turned[e * 16 + first + j] = k[j][e], or with `half` its fp16; first + count <= 16.
-  void (*turn_keys)(const float* k, std::int64_t k_stride, std::int64_t count,
-                    std::int64_t head_dim, std::int64_t first, bool half, void* turned);
+  // Keys of one head, k [count, head_dim] with rows k_stride apart, to their places among 16 interleaved
+  // ones:  interleaved[e * 16 + first + j] = k[j][e], or with `half` its fp16; first + count <= 16.
+  void (*interleave_keys)(const float* k, std::int64_t k_stride, std::int64_t count,
+                          std::int64_t head_dim, std::int64_t first, bool half, void* interleaved);
   void (*attention_backward)(const AttentionBackward& task);
 
   ActivationKernels silu, relu2, gelu;

@@ -263,7 +263,8 @@ float element(const void* data, bool half, std::int64_t index) {
 }
 
 // One query against keys 0 .. position, a tile of scores at a time.
-void attend(const AttentionToken& a, bool turned, const float* q, float* out, float* logsumexp) {
+void attend(const AttentionToken& a, bool interleaved, const float* q, float* out,
+            float* logsumexp) {
   std::fill(out, out + a.head_dim, 0.0f);
   const float scale = a.scale * kLog2E;
   float peak = -kInfinity, total = 0.0f;
@@ -273,9 +274,10 @@ void attend(const AttentionToken& a, bool turned, const float* q, float* out, fl
     for (std::int64_t j = 0; j < count; ++j) {
       float score = 0.0f;
       for (std::int64_t e = 0; e < a.head_dim; ++e) {
-        const std::int64_t key = first + j, within = key % kTurnedKeys;
-        const std::int64_t at = turned ? (key - within) * a.kv_stride + e * kTurnedKeys + within
-                                       : key * a.kv_stride + e;
+        const std::int64_t key = first + j, within = key % kInterleavedKeys;
+        const std::int64_t at = interleaved
+                                    ? (key - within) * a.kv_stride + e * kInterleavedKeys + within
+                                    : key * a.kv_stride + e;
         score = std::fma(q[e], element(a.k, a.half, at), score);
       }
       p[j] = score;
@@ -328,20 +330,20 @@ void attention_block(const AttentionBlock& a) {
                                .position = a.first_position + i,
                                .head_dim = a.head_dim,
                                .scale = a.scale};
-    attend(token, a.turned, token.q, token.out, token.logsumexp);
+    attend(token, a.interleaved, token.q, token.out, token.logsumexp);
   }
 }
 
-void turn_keys(const float* k, std::int64_t k_stride, std::int64_t count, std::int64_t head_dim,
-               std::int64_t first, bool half, void* turned) {
+void interleave_keys(const float* k, std::int64_t k_stride, std::int64_t count,
+                     std::int64_t head_dim, std::int64_t first, bool half, void* interleaved) {
   for (std::int64_t j = 0; j < count; ++j) {
     for (std::int64_t e = 0; e < head_dim; ++e) {
-      const std::int64_t place = e * kTurnedKeys + first + j;
+      const std::int64_t place = e * kInterleavedKeys + first + j;
       const float x = k[j * k_stride + e];
       if (half) {
-        static_cast<std::uint16_t*>(turned)[place] = narrowed(x);
+        static_cast<std::uint16_t*>(interleaved)[place] = narrowed(x);
       } else {
-        static_cast<float*>(turned)[place] = x;
+        static_cast<float*>(interleaved)[place] = x;
       }
     }
   }
@@ -517,7 +519,7 @@ constinit const FloatKernels kFloatScalar = {
     .rope = rope,
     .attention_block = attention_block,
     .attention_token = attention_token,
-    .turn_keys = turn_keys,
+    .interleave_keys = interleave_keys,
     .attention_backward = attention_backward,
     .silu = activation_kernels<silu_at>(),
     .relu2 = activation_kernels<relu2_at>(),

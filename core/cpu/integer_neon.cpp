@@ -36,7 +36,7 @@ void dot_tokens(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
   }
   for (int64_t c = 0; c < columns; c += 16) {
     // With one token the weights come from memory, one forward stream.
-    if constexpr (kTokens == 1) __builtin_prefetch(packed_row + c + ahead);
+    if constexpr (kTokens == 1) __builtin_prefetch(packed_row + c + ahead, 0, 2);
     const uint8x16_t packed = vld1q_u8(packed_row + c);
     const int8x16_t codes[4] = {vreinterpretq_s8_u8(vandq_u8(packed, mask)),
                                 vreinterpretq_s8_u8(vandq_u8(vshrq_n_u8(packed, 2), mask)),

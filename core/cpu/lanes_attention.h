@@ -93,22 +93,25 @@ inline void softmax_columns(float* s, std::int64_t keys, std::int64_t lead, floa
   store(total, sum);
 }
 
-// A tile of one head's keys: as rows, or turned with groups of 16 keys so far apart.
+// A tile of one head's keys: as rows, or interleaved with groups of 16 keys so far apart.
 struct BlockKeys {
   const float* data;
-  std::int64_t row;     // of keys as rows; 0: they are turned
-  std::int64_t groups;  // from one group of turned keys to the next
+  std::int64_t row;     // of keys as rows; 0: they are interleaved
+  std::int64_t groups;  // from one group of interleaved keys to the next
 };
 
 // Raw scores s[key * kTile + query] of the keys [first, end) for `vectors` vectors of 16 queries.
 void block_scores(const BlockKeys& keys, std::int64_t first, std::int64_t end, const float* queries,
                   std::int64_t vectors, std::int64_t head_dim, float* s) {
   for (std::int64_t next; first < end; first = next) {
-    next = keys.row > 0 ? end : smaller(end, first / kTurnedKeys * kTurnedKeys + kTurnedKeys);
+    next = keys.row > 0
+               ? end
+               : smaller(end, first / kInterleavedKeys * kInterleavedKeys + kInterleavedKeys);
     const Factor left =
-        keys.row > 0 ? Factor{keys.data + first * keys.row, keys.row, 1}
-                     : Factor{keys.data + first / kTurnedKeys * keys.groups + first % kTurnedKeys,
-                              1, kTurnedKeys};
+        keys.row > 0
+            ? Factor{keys.data + first * keys.row, keys.row, 1}
+            : Factor{keys.data + first / kInterleavedKeys * keys.groups + first % kInterleavedKeys,
+                     1, kInterleavedKeys};
     product<Start::zero>(next - first, vectors, left, queries, kTile, head_dim,
                          {s + first * kTile, kTile});
   }
@@ -128,19 +131,19 @@ void diagonal_scores(const BlockKeys& keys, std::int64_t count, const float* que
 
 // `count` keys of a tile from k on, as they are, or halves widened into `widened` [kTile, head_dim].
 inline BlockKeys block_keys(const AttentionBlock& a, const float* k, std::int64_t, float*) {
-  return {k, a.turned ? 0 : a.kv_stride, kTurnedKeys * a.kv_stride};
+  return {k, a.interleaved ? 0 : a.kv_stride, kInterleavedKeys * a.kv_stride};
 }
 inline BlockKeys block_keys(const AttentionBlock& a, const std::uint16_t* k, std::int64_t count,
                             float* widened) {
-  if (a.turned) {
-    for (std::int64_t j = 0; j < count; j += kTurnedKeys) {
-      pack_tile(k + j * a.kv_stride, kTurnedKeys, a.head_dim, kTurnedKeys,
+  if (a.interleaved) {
+    for (std::int64_t j = 0; j < count; j += kInterleavedKeys) {
+      pack_tile(k + j * a.kv_stride, kInterleavedKeys, a.head_dim, kInterleavedKeys,
                 widened + j * a.head_dim);
     }
   } else {
     pack_tile(k, a.kv_stride, count, a.head_dim, widened);
   }
-  return {widened, a.turned ? 0 : a.head_dim, kTurnedKeys * a.head_dim};
+  return {widened, a.interleaved ? 0 : a.head_dim, kInterleavedKeys * a.head_dim};
 }
 
 template <typename Element>
@@ -162,7 +165,8 @@ void attend_block(const AttentionBlock& a, const Element* k, const Element* v) {
     pack_tile(v + first * a.kv_stride, a.kv_stride, count, a.head_dim, values);
     const std::int64_t next = smaller(kTile, a.first_position + a.queries - (first + kTile));
     // Turned keys are one stretch, which the hardware foresees.
-    prefetch_tile(k + (first + kTile) * a.kv_stride, a.kv_stride, a.turned ? 0 : next, a.head_dim);
+    prefetch_tile(k + (first + kTile) * a.kv_stride, a.kv_stride, a.interleaved ? 0 : next,
+                  a.head_dim);
     if (diagonal) {
       diagonal_scores(keys, count, queries, vectors, offset, a.head_dim, p);
     } else {
@@ -215,11 +219,16 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
   return total;
 }
 
-// Lines of a group of keys that are fetched before they are used: in each group the hardware begins
-// anew.
-constexpr std::int64_t kLinesAhead = 16;
+// Of a group of keys, the elements (each of all 16) that are fetched before they are used: in each group
+// the hardware begins anew.
+constexpr std::int64_t kKeyRowsAhead = 16;
 
-// scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 turned keys and kHeads heads.
+template <int kCount>
+struct Count {
+  static constexpr int value = kCount;
+};
+
+// scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 interleaved keys and kHeads heads.
 // Meanwhile the next groups are begun to be fetched, and `ahead`.
 template <int kHeads, int kGroups, typename Element>
 void score_groups(const float* q, const Element* k, std::int64_t groups, std::int64_t head_dim,
@@ -229,15 +238,15 @@ void score_groups(const float* q, const Element* k, std::int64_t groups, std::in
     for (Lanes& sum : of_head) sum = zero();
   }
   for (std::int64_t e = 0; e < head_dim; ++e) {
-    ahead.fetch_row(e, 0);
-    const std::int64_t later = e + kLinesAhead;
-    const Element* const fetched = later < head_dim
-                                       ? k + later * kTurnedKeys
-                                       : k + kGroups * groups + (later - head_dim) * kTurnedKeys;
+    ahead.fetch_row(e, head_dim);
+    const std::int64_t later = e + kKeyRowsAhead;
+    const Element* const fetched =
+        later < head_dim ? k + later * kInterleavedKeys
+                         : k + kGroups * groups + (later - head_dim) * kInterleavedKeys;
     Lanes elements[kGroups];
     for (int g = 0; g < kGroups; ++g) {
       __builtin_prefetch(fetched + g * groups);
-      elements[g] = load(k + e * kTurnedKeys + g * groups);
+      elements[g] = load(k + e * kInterleavedKeys + g * groups);
     }
     for (int h = 0; h < kHeads; ++h) {
       const Lanes factor = set1(q[h * head_dim + e]);
@@ -250,27 +259,28 @@ void score_groups(const float* q, const Element* k, std::int64_t groups, std::in
 }
 
 // The same for all groups that hold the `count` keys of a tile (nothing that comes of others is
-// used): as many at a time as make four chains of sums.
+// used): as many at a time as make four chains of sums, while so many are left.
 template <int kHeads, typename Element>
 void score_heads(const float* q, const Element* k, std::int64_t groups, std::int64_t count,
                  std::int64_t head_dim, float* scores, RowsAhead<Element>& ahead) {
-  constexpr int kGroups = 4 / kHeads;
   std::int64_t j = 0;
-  for (; j + 16 * (kGroups - 1) < count; j += 16 * kGroups) {
-    score_groups<kHeads, kGroups>(q, k + j / 16 * groups, groups, head_dim, scores + j, ahead);
-    ahead.clear();
-  }
-  for (; j < count; j += 16) {
-    score_groups<kHeads, 1>(q, k + j / 16 * groups, groups, head_dim, scores + j, ahead);
-    ahead.clear();
-  }
+  const auto score = [&](auto together) {
+    constexpr int kGroups = decltype(together)::value;
+    for (; j + 16 * (kGroups - 1) < count; j += 16 * kGroups) {
+      score_groups<kHeads, kGroups>(q, k + j / 16 * groups, groups, head_dim, scores + j, ahead);
+      ahead.clear();
+    }
+  };
+  if constexpr (kHeads == 1) score(Count<4>());
+  if constexpr (kHeads <= 2) score(Count<2>());
+  score(Count<1>());
 }
 
 // And for any number of heads.
 template <typename Element>
 void token_scores(const AttentionToken& a, const Element* k, std::int64_t count, float* scores,
                   RowsAhead<Element> ahead) {
-  const std::int64_t groups = kTurnedKeys * a.kv_stride, e = a.head_dim;
+  const std::int64_t groups = kInterleavedKeys * a.kv_stride, e = a.head_dim;
   std::int64_t h = 0;
   for (; h + 4 <= a.heads; h += 4) {
     score_heads<4>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
@@ -297,7 +307,7 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
     token_scores(a, keys, count, scores,
-                 RowsAhead<Element>{values, a.kv_stride, smaller(kBlockRows, count), a.head_dim});
+                 RowsAhead<Element>{values, a.kv_stride, smaller(kBlockRows, count)});
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;
@@ -346,31 +356,32 @@ void attention_token(const AttentionToken& a) {
 }
 
 template <typename Element>
-void turn_rows(const float* k, std::int64_t stride, std::int64_t count, std::int64_t head_dim,
-               std::int64_t first, Element* turned) {
+void interleave_rows(const float* k, std::int64_t stride, std::int64_t count, std::int64_t head_dim,
+                     std::int64_t first, Element* interleaved) {
   alignas(64) float square[16 * 16];
   alignas(64) Element row[16];
-  for (std::int64_t e = 0; e < head_dim; e += 16, turned += 16 * kTurnedKeys) {
-    if (count == kTurnedKeys) {
+  for (std::int64_t e = 0; e < head_dim; e += 16, interleaved += 16 * kInterleavedKeys) {
+    if (count == kInterleavedKeys) {
       const float* rows[16];
       for (std::int64_t i = 0; i < 16; ++i) rows[i] = k + i * stride + e;
       transpose(rows, square, 16);
-      for (std::int64_t i = 0; i < 16; ++i) store(turned + i * kTurnedKeys, load(square + 16 * i));
+      for (std::int64_t i = 0; i < 16; ++i)
+        store(interleaved + i * kInterleavedKeys, load(square + 16 * i));
       continue;
     }
     for (std::int64_t j = 0; j < count; ++j) {
       store(row, load(k + j * stride + e));
-      for (std::int64_t i = 0; i < 16; ++i) turned[i * kTurnedKeys + first + j] = row[i];
+      for (std::int64_t i = 0; i < 16; ++i) interleaved[i * kInterleavedKeys + first + j] = row[i];
     }
   }
 }
 
-void turn_keys(const float* k, std::int64_t k_stride, std::int64_t count, std::int64_t head_dim,
-               std::int64_t first, bool half, void* turned) {
+void interleave_keys(const float* k, std::int64_t k_stride, std::int64_t count,
+                     std::int64_t head_dim, std::int64_t first, bool half, void* interleaved) {
   if (half) {
-    turn_rows(k, k_stride, count, head_dim, first, static_cast<std::uint16_t*>(turned));
+    interleave_rows(k, k_stride, count, head_dim, first, static_cast<std::uint16_t*>(interleaved));
   } else {
-    turn_rows(k, k_stride, count, head_dim, first, static_cast<float*>(turned));
+    interleave_rows(k, k_stride, count, head_dim, first, static_cast<float*>(interleaved));
   }
 }
 

@@ -42,22 +42,16 @@ template <typename Element>
 struct RowsAhead {
   const Element* rows;
   std::int64_t stride, count;
-  // Elements of a row that are fetched beside the product's first columns; 0: as many elements
-  // beside each group of columns as it has.
-  std::int64_t whole = 0;
 
   // Inlined, since GCC 12 takes calls of a function that only prefetches for useless; so below.
-  [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t columns) const {
+  [[gnu::always_inline]] void fetch_row(std::int64_t i, std::int64_t elements) const {
     constexpr std::int64_t kLine = 64 / sizeof(Element);
     if (i >= count) return;
-    for (std::int64_t e = 0; e < (whole > 0 ? whole : columns); e += kLine) {
+    for (std::int64_t e = 0; e < elements; e += kLine) {
       __builtin_prefetch(rows + i * stride + e, 0, 2);
     }
   }
-  void skip_columns(std::int64_t columns) {
-    rows += columns;
-    if (whole > 0) clear();
-  }
+  void skip_columns(std::int64_t elements) { rows += elements; }
   void clear() { count = 0; }
 };
 
@@ -148,7 +142,7 @@ void product(std::int64_t rows, std::int64_t vectors, Factor a, const Element* b
 }
 
 // Asks for `count` rows of head_dim elements before they are needed: pieces of a token's row are
-// too short and too far apart for the hardware to foresee. Inlined as fetch_line() is.
+// too short and too far apart for the hardware to foresee. Inlined as fetch_row() is.
 template <typename Element>
 [[gnu::always_inline]] inline void prefetch_tile(const Element* rows, std::int64_t stride,
                                                  std::int64_t count, std::int64_t head_dim) {

@@ -17,7 +17,7 @@ constexpr FloatKernels make_table(const char* name) {
       .rope = rope,
       .attention_block = attention_block,
       .attention_token = attention_token,
-      .turn_keys = turn_keys,
+      .interleave_keys = interleave_keys,
       .attention_backward = attention_backward,
       .silu = activation_kernels<Silu>(),
       .relu2 = activation_kernels<Relu2>(),

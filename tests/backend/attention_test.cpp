@@ -105,20 +105,49 @@ AttentionShape shape_of(std::int64_t batch, std::int64_t queries, std::int64_t k
           .first_position = first};
 }
 
+// The same bits come of caches, whatever stands in them beyond the keys.
+void check_cached(Backend& be, AttentionShape s, ConstTensorView q, const Tensor& k,
+                  const Tensor& v, const Tensor& out, const Tensor& logsumexp) {
+  s.capacity = (s.keys / kCacheTile + 2) * kCacheTile;
+  const Shape cache_shape{s.capacity, s.kv_heads, s.head_dim};
+  const std::vector<double> large(static_cast<std::size_t>(cache_shape.elements()), 1e6);
+  Tensor keys = to_device(be, cache_shape, large), values = to_device(be, cache_shape, large);
+  // cos 1, sin 0: nothing is rotated.
+  std::vector<double> angles(static_cast<std::size_t>(s.keys * s.head_dim));
+  for (std::size_t i = 0; i < angles.size(); ++i) {
+    const auto within = static_cast<std::int64_t>(i) % s.head_dim;
+    angles[i] = within < s.head_dim / 2 ? 1.0 : 0.0;
+  }
+  const Tensor table = to_device(be, {s.keys, s.head_dim}, angles);
+  Tensor unused = be.make_tensor(DType::f32, {1, s.keys, s.heads, s.head_dim}),
+         k_rows = be.make_tensor(DType::f32, k.shape());
+  be.copy(k, k_rows);
+  be.rope_append(unused, k_rows, v, table, 0, keys, values);
+  const auto seen = [&](const Tensor& cache) {
+    return cache.view().rows(0, s.keys).reshaped(k.shape());
+  };
+  Tensor cached = be.make_tensor(DType::f32, out.shape()),
+         sums = be.make_tensor(DType::f32, logsumexp.shape());
+  be.attention(s, q, seen(keys), seen(values), cached, sums);
+  CHECK(floats_of(be, cached) == floats_of(be, out));
+  CHECK(floats_of(be, sums) == floats_of(be, logsumexp));
+}
+
 }  // namespace
 
 TEST_CASE("attention and its gradients are within rounding of the reference on every backend",
           "[reference]") {
   for (const TestBackend& b : test_backends()) {
-    for (const AttentionShape& s :
-         {shape_of(2, 5, 4, 16), shape_of(2, 33, 2, 32), shape_of(1, 70, 1, 64),
-          shape_of(1, 1, 2, 48), shape_of(1, 1, 2, 64, 40), shape_of(1, 7, 4, 32, 66),
-          shape_of(1, 20, 2, 32, 66), shape_of(1, 70, 2, 80, 0, 2), shape_of(1, 40, 2, 128, 0, 2),
-          shape_of(1, 33, 1, 256, 0, 2), shape_of(1, 1, 2, 128, 70), shape_of(1, 2, 1, 256, 5),
-          // 20 query heads of a key/value head: two calls a token on the CPU; backward by heads and
-          // together.
-          shape_of(1, 1, 2, 32, 70, 40), shape_of(1, 35, 2, 16, 0, 40),
-          shape_of(8, 9, 2, 16, 0, 40)}) {
+    for (
+        const AttentionShape& s :
+        {shape_of(2, 5, 4, 16), shape_of(2, 33, 2, 32), shape_of(1, 70, 1, 64),
+         shape_of(1, 1, 2, 48), shape_of(1, 1, 2, 64, 40), shape_of(1, 7, 4, 32, 66),
+         shape_of(1, 20, 2, 32, 66), shape_of(1, 70, 2, 80, 0, 2), shape_of(1, 40, 2, 128, 0, 2),
+         shape_of(1, 33, 1, 256, 0, 2), shape_of(1, 1, 2, 128, 70), shape_of(1, 2, 1, 256, 5),
+         // 20 query heads of a key/value head: two calls a token on the CPU (cached); backward by heads and
+         // together.
+         shape_of(1, 1, 2, 32, 70, 40), shape_of(1, 35, 2, 16, 0, 40),
+         shape_of(8, 9, 2, 16, 0, 40)}) {
       INFO(b.name << " queries " << s.queries << " first " << s.first_position << " heads "
                   << s.heads << " kv heads " << s.kv_heads << " head_dim " << s.head_dim);
       const auto backend = b.make();
@@ -139,6 +168,7 @@ TEST_CASE("attention and its gradients are within rounding of the reference on e
       CHECK(worst_ratio(floats_of(be, out), reference::attention(s, q, k, v), bound.out) <= 1);
       be.attention(s, tq, tk, tv, without, {});
       CHECK(floats_of(be, without) == floats_of(be, out));
+      if (s.batch == 1) check_cached(be, s, tq, tk, tv, out, logsumexp);
       if (s.first_position > 0) continue;
 
       Tensor dq = be.make_tensor(DType::f32, q_shape), dk = be.make_tensor(DType::f32, kv_shape),

@@ -186,7 +186,7 @@ TEST_CASE("the gradients of a gated activation may take the place of dy and of u
   });
 }
 
-TEST_CASE("attention over what rope_append put into caches is that over the turned rows") {
+TEST_CASE("attention over what rope_append put into caches is that over rows turned by rope()") {
   const auto be = test::generated_backend().make();
   const std::int64_t tokens = GENERATE(1, 3, 18), heads = 6, kv_heads = 2, first = 14,
                      capacity = 32;
@@ -250,12 +250,15 @@ TEST_CASE("rope_append refuses tensors that do not belong together") {
     return be->make_tensor(dtype, shape);
   };
   Tensor q = zeros({1, 2, 4, 16}), k = zeros({1, 2, 2, 16}), v = zeros({1, 2, 2, 16}),
-         table = zeros({16, 16}), cache = zeros({16, 2, 16}), one = zeros({1, 1, 2, 16}),
-         narrow = zeros({16, 2, 8}), half = zeros({16, 2, 16}, DType::f16),
-         ragged = zeros({15, 2, 16});
-  CHECK_NOTHROW(be->rope_append(q, k, v, table, 14, cache, cache));
+         table = zeros({16, 16}), cache = zeros({16, 2, 16}), values = zeros({16, 2, 16}),
+         one = zeros({1, 1, 2, 16}), narrow = zeros({16, 2, 8}),
+         half = zeros({16, 2, 16}, DType::f16), ragged = zeros({15, 2, 16});
+  CHECK_NOTHROW(be->rope_append(q, k, v, table, 14, cache, values));
   CHECK_THROWS_AS(be->rope_append(q, k, v, table, 15, cache, cache), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, ragged, ragged), ContractError);
+  Tensor odd = zeros({1, 2, 3, 16}), none = zeros({1, 2, 0, 16}), no_heads = zeros({16, 0, 16});
+  CHECK_THROWS_AS(be->rope_append(odd, k, v, table, 0, cache, values), ContractError);
+  CHECK_THROWS_AS(be->rope_append(q, none, none, table, 0, no_heads, no_heads), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, one, one, table, 0, cache, cache), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, k, one, table, 0, cache, cache), ContractError);
   CHECK_THROWS_AS(be->rope_append(q, k, v, table, 0, narrow, narrow), ContractError);

@@ -139,24 +139,40 @@ TEST_CASE("a row has the same bits alone and in a batch of any size, in every fo
 TEST_CASE("attention gives the same bits for a prompt at once, in pieces and token by token") {
   const test::TestBackend b = test::generated_backend();
   const auto be = b.make();
-  const std::int64_t tokens = 150, heads = 2, head_dim = 32, width = heads * head_dim;
-  const Shape shape{1, tokens, heads, head_dim};
+  const std::int64_t tokens = 150, room = 160, heads = 2, head_dim = 32, width = heads * head_dim;
+  const Shape shape{1, tokens, heads, head_dim}, cache{room, heads, head_dim};
   Tensor q = random_tensor(*be, shape, 32), k = random_tensor(*be, shape, 33),
          v = random_tensor(*be, shape, 34);
-  Tensor whole = empty_tensor(*be, shape);
-  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q, k, v, whole, {});
-  const Floats expected = test::floats_of(*be, whole);
+  const Tensor table = random_tensor(*be, {tokens, head_dim}, 35);
+  Tensor keys = empty_tensor(*be, cache), values = empty_tensor(*be, cache);
   const std::int64_t piece = GENERATE(1, 7, 64, 100);
   if (piece <= b.few_queries) return;  // computed another way than the whole
-  const TensorView q_rows = q.view().reshaped({tokens, width});
+  const auto rows = [&](const TensorView& x, std::int64_t first, std::int64_t count) {
+    return x.reshaped({x.elements() / width, width})
+        .rows(first, count)
+        .reshaped({1, count, heads, head_dim});
+  };
+  Floats out;
   for (std::int64_t first = 0; first < tokens; first += piece) {
-    const std::int64_t count = std::min(piece, tokens - first);
-    Tensor out = empty_tensor(*be, {1, count, heads, head_dim});
-    // The cache holds room for all keys; those to come are there, and must not matter.
-    be->attention({1, count, tokens, heads, heads, head_dim, first},
-                  q_rows.rows(first, count).reshaped({1, count, heads, head_dim}), k, v, out, {});
-    CHECK(test::floats_of(*be, out) == rows_of(expected, first, count, width));
+    const std::int64_t count = std::min(piece, tokens - first), seen = first + count;
+    const TensorView new_q = rows(q, first, count);
+    be->rope_append(new_q, rows(k, first, count), rows(v, first, count), table, first, keys,
+                    values);
+    Tensor part = empty_tensor(*be, {1, count, heads, head_dim});
+    be->attention({.queries = count,
+                   .keys = seen,
+                   .heads = heads,
+                   .kv_heads = heads,
+                   .head_dim = head_dim,
+                   .first_position = first,
+                   .capacity = room},
+                  new_q, rows(keys, 0, seen), rows(values, 0, seen), part, {});
+    const Floats numbers = test::floats_of(*be, part);
+    out.insert(out.end(), numbers.begin(), numbers.end());
   }
+  Tensor whole = empty_tensor(*be, shape);  // q and k are rotated by now
+  be->attention({1, tokens, tokens, heads, heads, head_dim, 0}, q, k, v, whole, {});
+  CHECK(out == test::floats_of(*be, whole));
 }
 
 TEST_CASE("grouped-query attention equals attention with repeated key and value heads") {

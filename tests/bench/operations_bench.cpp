@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/backend/backend.h"
+#include "core/base/parallel.h"
 #include "core/base/random.h"
 #include "core/cpu/cpu_backend.h"
 
@@ -144,8 +145,9 @@ struct AttentionCase {
               .kv_heads = state.range(4),
               .head_dim = state.range(5),
               .first_position = state.range(2) - state.range(1),
+              // One sequence's keys and values lie in caches.
               .capacity =
-                  state.range(1) == 1 ? tile_count(state.range(2), kCacheTile) * kCacheTile : 0},
+                  state.range(0) == 1 ? tile_count(state.range(2), kCacheTile) * kCacheTile : 0},
         q(random_floats({shape.batch, shape.queries, shape.heads, shape.head_dim})),
         k(random_floats({shape.batch, room(), shape.kv_heads, shape.head_dim})),
         v(random_floats({shape.batch, room(), shape.kv_heads, shape.head_dim})),
@@ -154,9 +156,9 @@ struct AttentionCase {
 
   std::int64_t room() const { return shape.capacity > 0 ? shape.capacity : shape.keys; }
   // The keys or values that there are, of one sequence where there is room for more.
-  TensorView seen(const Tensor& x) const {
+  ConstTensorView seen(const Tensor& x) const {
     if (room() == shape.keys) return x;
-    const TensorView rows = x.view().reshaped({room(), shape.kv_heads, shape.head_dim});
+    const ConstTensorView rows = x.view().reshaped({room(), shape.kv_heads, shape.head_dim});
     return rows.rows(0, shape.keys).reshaped({1, shape.keys, shape.kv_heads, shape.head_dim});
   }
   // Of one product under the causal mask.

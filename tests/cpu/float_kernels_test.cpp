@@ -266,45 +266,49 @@ TEST_CASE("rope has the same bits on every ISA") {
 
 // Rows of keys [tokens, stride], heads of head_dim side by side, as a cache holds them; what is not of
 // a token is NaN.
-Floats turned_keys(const Floats& k, std::int64_t stride, std::int64_t head_dim) {
+Floats interleaved_keys(const Floats& k, std::int64_t stride, std::int64_t head_dim) {
   const auto tokens = static_cast<std::int64_t>(k.size()) / stride;
-  const std::int64_t room = (tokens + kTurnedKeys - 1) / kTurnedKeys * kTurnedKeys;
-  Floats turned(static_cast<std::size_t>(room * stride), kNaN);
+  const std::int64_t room = (tokens + kInterleavedKeys - 1) / kInterleavedKeys * kInterleavedKeys;
+  Floats interleaved(static_cast<std::size_t>(room * stride), kNaN);
   for (std::int64_t j = 0; j < tokens; ++j) {
     for (std::int64_t c = 0; c < stride; ++c) {
-      const std::int64_t head = c / head_dim, e = c % head_dim, within = j % kTurnedKeys;
+      const std::int64_t head = c / head_dim, e = c % head_dim, within = j % kInterleavedKeys;
       const std::int64_t place =
-          (j - within) * stride + (head * head_dim + e) * kTurnedKeys + within;
-      turned[static_cast<std::size_t>(place)] = k[static_cast<std::size_t>(j * stride + c)];
+          (j - within) * stride + (head * head_dim + e) * kInterleavedKeys + within;
+      interleaved[static_cast<std::size_t>(place)] = k[static_cast<std::size_t>(j * stride + c)];
     }
   }
-  return turned;
+  return interleaved;
 }
 
-TEST_CASE("turn_keys puts keys, or halves of them, among the 16 of their group on every ISA") {
+TEST_CASE(
+    "interleave_keys puts keys, or halves of them, among the 16 of their group on every ISA") {
   const FloatKernels& kernels = generated_kernels();
   const std::int64_t head_dim = GENERATE(16, 48, 128), stride = 2 * head_dim;
   const auto [first, count] = GENERATE(
       table<std::int64_t, std::int64_t>({{0, 16}, {0, 1}, {0, 15}, {5, 11}, {15, 1}, {3, 2}}));
   const bool half = GENERATE(false, true);
   const Floats k = random_floats(count * stride, 21, 3.0f);
-  Floats expected(static_cast<std::size_t>(kTurnedKeys * head_dim), -7.0f), turned = expected;
+  Floats expected(static_cast<std::size_t>(kInterleavedKeys * head_dim), -7.0f),
+      interleaved = expected;
   for (std::int64_t j = 0; j < count; ++j) {
     for (std::int64_t e = 0; e < head_dim; ++e) {
-      expected[static_cast<std::size_t>(e * kTurnedKeys + first + j)] =
+      expected[static_cast<std::size_t>(e * kInterleavedKeys + first + j)] =
           k[static_cast<std::size_t>(j * stride + head_dim + e)];
     }
   }
   if (!half) {
-    kernels.turn_keys(k.data() + head_dim, stride, count, head_dim, first, false, turned.data());
-    CHECK(bits_of(turned) == bits_of(expected));
+    kernels.interleave_keys(k.data() + head_dim, stride, count, head_dim, first, false,
+                            interleaved.data());
+    CHECK(bits_of(interleaved) == bits_of(expected));
     return;
   }
-  std::vector<std::uint16_t> halves(turned.size()), expected_halves(turned.size());
-  kFloatScalar.narrow(turned.data(), halves.data(), static_cast<std::int64_t>(turned.size()));
+  std::vector<std::uint16_t> halves(interleaved.size()), expected_halves(interleaved.size());
+  kFloatScalar.narrow(interleaved.data(), halves.data(),
+                      static_cast<std::int64_t>(interleaved.size()));
   kFloatScalar.narrow(expected.data(), expected_halves.data(),
                       static_cast<std::int64_t>(expected.size()));
-  kernels.turn_keys(k.data() + head_dim, stride, count, head_dim, first, true, halves.data());
+  kernels.interleave_keys(k.data() + head_dim, stride, count, head_dim, first, true, halves.data());
   CHECK(halves == expected_halves);
 }
 
@@ -330,9 +334,9 @@ struct AttentionInputs {
 
   // out, then logsumexp.
   Floats forward(const FloatKernels& kernels, Meet meet) const {
-    const bool turned = meet != Meet::rows;
-    const Floats k_rows = turned ? turned_keys(k, stride(), head_dim) : k;
-    const std::int64_t second = turned ? head_dim * kTurnedKeys : head_dim;
+    const bool interleaved = meet != Meet::rows;
+    const Floats k_rows = interleaved ? interleaved_keys(k, stride(), head_dim) : k;
+    const std::int64_t second = interleaved ? head_dim * kInterleavedKeys : head_dim;
     const auto half_k = halves_of(k_rows), half_v = halves_of(v);
     const void* keys = half ? static_cast<const void*>(half_k.data() + second)
                             : static_cast<const void*>(k_rows.data() + second);
@@ -365,7 +369,7 @@ struct AttentionInputs {
                                .k = keys,
                                .v = values,
                                .half = half,
-                               .turned = turned,
+                               .interleaved = interleaved,
                                .out = to,
                                .logsumexp = logsumexp.data() + first,
                                .q_stride = stride(),
@@ -385,7 +389,7 @@ TEST_CASE("attention has the same bits on every ISA, by blocks of queries and to
   const FloatKernels& kernels = generated_kernels();
   const auto [tokens, first_position] = GENERATE(table<std::int64_t, std::int64_t>(
       {{1, 0}, {17, 0}, {64, 0}, {65, 0}, {131, 0}, {130, 129}, {150, 61}, {90, 70}}));
-  const std::int64_t head_dim = GENERATE(16, 48, 64, 80, 128);
+  const std::int64_t head_dim = GENERATE(16, 48, 64, 80, 128, 256);
   const bool half = GENERATE(false, true);
   const AttentionInputs inputs{tokens, first_position, head_dim, half};
   check_same_bits(kernels, [&](const FloatKernels& k) { return inputs.forward(k, Meet::rows); });
@@ -413,7 +417,8 @@ TEST_CASE("a token's query heads have the same bits together and one by one") {
   const FloatKernels& kernels = generated_kernels();
   const std::int64_t heads = GENERATE(1, 3, 4, 7, 16), head_dim = 32, position = 99;
   const Floats q = random_floats(heads * head_dim, 13, 2.0f);
-  const Floats k = turned_keys(random_floats((position + 1) * head_dim, 14), head_dim, head_dim),
+  const Floats k = interleaved_keys(random_floats((position + 1) * head_dim, 14), head_dim,
+                                    head_dim),
                v = random_floats((position + 1) * head_dim, 15);
   const auto attend = [&](const FloatKernels& table, std::int64_t first, std::int64_t count,
                           Floats& out) {

@@ -221,7 +221,7 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
 
 // Of a group of keys, the elements (each of all 16) that are fetched before they are used: in each group
 // the hardware begins anew.
-constexpr std::int64_t kKeyRowsAhead = 16;
+constexpr std::int64_t kKeyRowsAhead = 32;
 
 template <int kCount>
 struct Count {
@@ -245,7 +245,7 @@ void score_groups(const float* q, const Element* k, std::int64_t groups, std::in
                          : k + kGroups * groups + (later - head_dim) * kInterleavedKeys;
     Lanes elements[kGroups];
     for (int g = 0; g < kGroups; ++g) {
-      __builtin_prefetch(fetched + g * groups);
+      __builtin_prefetch(fetched + g * groups, 0, 2);
       elements[g] = load(k + e * kInterleavedKeys + g * groups);
     }
     for (int h = 0; h < kHeads; ++h) {

@@ -18,9 +18,7 @@ std::int64_t kv_cache_bytes(const ModelConfig& config, std::int64_t tokens, DTyp
 }
 
 KvCache::KvCache(Backend& backend, const ModelConfig& config, std::int64_t capacity, DType dtype)
-    : capacity_(capacity),
-      room_(tile_count(capacity, kCacheTile) * kCacheTile),
-      dtype_(dtype) {
+    : capacity_(capacity), room_(tile_count(capacity, kCacheTile) * kCacheTile), dtype_(dtype) {
   BITNET_CHECK(capacity >= 1 && capacity <= config.max_position_embeddings,
                "a cache of {} tokens, expected 1 to max_position_embeddings = {}", capacity,
                config.max_position_embeddings);

@@ -103,8 +103,8 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   const float scale = score_scale(s);
   // rope_append() interleaved a cache's keys.
   const bool cached = s.capacity > 0;
-  const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t head_stride) {
-    return x.raw() + (b * s.keys * kv_stride + head_stride) * size_of(x.dtype());
+  const auto head_of = [&](ConstTensorView x, std::int64_t b, std::int64_t offset) {
+    return x.raw() + (b * s.keys * kv_stride + offset) * size_of(x.dtype());
   };
   const std::int64_t key_head = cached ? s.head_dim * kInterleavedKeys : s.head_dim;
   const bool half = k.dtype() == DType::f16;

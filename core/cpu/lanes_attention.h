@@ -6,6 +6,8 @@
 // by each float_<isa>.cpp after lanes_products.h.
 #pragma once
 
+#include <type_traits>
+
 #include "core/cpu/float_kernels.h"
 
 namespace bitnet::cpu {
@@ -223,11 +225,6 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
 // the hardware begins anew.
 constexpr std::int64_t kKeyRowsAhead = 32;
 
-template <int kCount>
-struct Count {
-  static constexpr int value = kCount;
-};
-
 // scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 interleaved keys and kHeads heads.
 // Meanwhile the next groups are begun to be fetched, and `ahead`.
 template <int kHeads, int kGroups, typename Element>
@@ -271,9 +268,9 @@ void score_heads(const float* q, const Element* k, std::int64_t groups, std::int
       ahead.clear();
     }
   };
-  if constexpr (kHeads == 1) score(Count<4>());
-  if constexpr (kHeads <= 2) score(Count<2>());
-  score(Count<1>());
+  if constexpr (kHeads == 1) score(std::integral_constant<int, 4>());
+  if constexpr (kHeads <= 2) score(std::integral_constant<int, 2>());
+  score(std::integral_constant<int, 1>());
 }
 
 // And for any number of heads.

@@ -84,7 +84,6 @@ class CudaBackend final : public Backend {
   void synchronize() override;
 
   void convert(ConstTensorView x, TensorView y) override;
-  void append(ConstTensorView x, std::int64_t first, TensorView cache) override;
 
   void embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) override;
   void embedding_backward(ConstTensorView tokens, ConstTensorView dy, TensorView dtable) override;

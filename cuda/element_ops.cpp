@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Conversions, the cache's rows, sum of two tensors, dropout, rotary positions.
+// Conversions, sum of two tensors, dropout, rotary positions.
 #include "core/backend/attention_checks.h"
 #include "core/backend/element_checks.h"
 #include "cuda/cuda_backend_impl.h"
@@ -24,29 +24,6 @@ void CudaBackend::convert(ConstTensorView x, TensorView y) {
         cuda::convert(Convert<__nv_bfloat16, float>{data<__nv_bfloat16>(x), data<float>(y), count},
                       stream_),
         "convert");
-  }
-}
-
-void CudaBackend::append(ConstTensorView x, std::int64_t first, TensorView cache) {
-  const std::int64_t count = x.elements();
-  const TensorView rows = cache.rows(first, x.dim(0));
-  check_same_size("append", {x, rows});
-  BITNET_CHECK(
-      x.dtype() == DType::f32 && (cache.dtype() == DType::f32 || cache.dtype() == DType::f16),
-      "cannot append {} to {}, expected f32 to f32 or f16", bitnet::to_string(x.dtype()),
-      bitnet::to_string(cache.dtype()));
-  if (count == 0) return;
-  const Position at = position(first);
-  const std::int64_t width = count / x.dim(0);
-  if (cache.dtype() == DType::f32) {
-    check(cuda::convert(Convert<float, float>{data<float>(x), data<float>(cache), count, at, width},
-                        stream_),
-          "append");
-  } else {
-    check(
-        cuda::convert(Convert<float, __half>{data<float>(x), data<__half>(cache), count, at, width},
-                      stream_),
-        "append");
   }
 }
 

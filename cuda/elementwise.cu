@@ -3,7 +3,6 @@
 #include "cuda/elementwise.h"
 
 #include "cuda/gpu.h"
-#include "cuda/position.cuh"
 #include "cuda/quads.cuh"
 
 namespace bitnet::cuda {
@@ -20,8 +19,7 @@ __global__ void __launch_bounds__(kThreads) add_kernel(Add op, bool aligned) {
 template <typename From, typename To>
 __global__ void __launch_bounds__(kThreads) convert_kernel(Convert<From, To> op, bool aligned) {
   const std::int64_t at = quad_of_thread<kThreads>(), left = op.count - at;
-  To* y = op.y + position_of(op.first) * op.width;
-  store_quad(y + at, left, aligned, load_quad(op.x + at, left, aligned));
+  store_quad(op.y + at, left, aligned, load_quad(op.x + at, left, aligned));
 }
 
 }  // namespace
@@ -36,10 +34,9 @@ template <typename From, typename To>
 cudaError_t convert(const Convert<From, To>& op, cudaStream_t stream) {
   if (op.count < 1) return cudaErrorInvalidValue;
   return gpu::launch(convert_kernel<From, To>, quad_blocks<kThreads>(op.count), dim3(kThreads), 0,
-                     stream, op, quads_aligned(op.x, op.y) && op.width % kQuad == 0);
+                     stream, op, quads_aligned(op.x, op.y));
 }
 
-template cudaError_t convert(const Convert<float, float>&, cudaStream_t);
 template cudaError_t convert(const Convert<float, __half>&, cudaStream_t);
 template cudaError_t convert(const Convert<__half, float>&, cudaStream_t);
 template cudaError_t convert(const Convert<__nv_bfloat16, float>&, cudaStream_t);

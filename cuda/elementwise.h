@@ -8,8 +8,6 @@
 
 #include <cstdint>
 
-#include "cuda/position.h"
-
 namespace bitnet::cuda {
 
 struct Add {
@@ -18,15 +16,13 @@ struct Add {
   std::int64_t count;
 };
 
-// Rows from `first` on of y = x: fp32 as it is, or to fp16, nearest even and beyond its range
-// infinity; fp16 and bf16 to fp32, exactly. A NaN stays one.
+// y = x: fp32 to fp16, nearest even and beyond its range infinity; fp16 and bf16 to fp32, exactly. A NaN
+// stays one.
 template <typename From, typename To>
 struct Convert {
   const From* x;
   To* y;
-  std::int64_t count;      // elements of x
-  Position first = {};     // in y
-  std::int64_t width = 0;  // elements of a row of y
+  std::int64_t count;
 };
 
 // cudaErrorInvalidValue for no elements.

@@ -18,6 +18,13 @@ void Backend::repeat(std::unique_ptr<RecordedOperations>&, std::optional<std::in
   operations();
 }
 
+void Backend::cached_attention(const AttentionShape& shape, TensorView q, TensorView k,
+                               ConstTensorView v, ConstTensorView table, TensorView keys,
+                               TensorView values, TensorView out) {
+  rope_append(q, k, v, table, shape.first_position, keys, values);
+  attention(shape, q, cached_tokens(shape, keys), cached_tokens(shape, values), out, {});
+}
+
 CodeCounts Backend::count_codes(ConstTensorView packed) {
   CodeCounts counts;
   count_codes(std::span(&packed, 1), std::span(&counts, 1));

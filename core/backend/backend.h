@@ -82,6 +82,11 @@ struct AttentionShape {
   std::int64_t capacity = 0;
 };
 
+// The first `keys` tokens of a cache [capacity, G, E], as attention() takes them.
+inline ConstTensorView cached_tokens(const AttentionShape& shape, ConstTensorView cache) {
+  return cache.rows(0, shape.keys).reshaped({1, shape.keys, shape.kv_heads, shape.head_dim});
+}
+
 struct AdamWStep {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   std::int64_t step = 1;  // from 1, for the bias corrections
@@ -133,15 +138,12 @@ class Backend {
   virtual void zero(TensorView x) = 0;
   // f32 to f16, to nearest even (beyond its range: infinity); f16 or bf16 to f32, exactly.
   virtual void convert(ConstTensorView x, TensorView y) = 0;
-  // Rows [first, first + rows) of a cache = x, f32 or rounded to f16 as convert() does it.
-  virtual void append(ConstTensorView x,                          // [rows, …]
-                      std::int64_t first, TensorView cache) = 0;  // [capacity, …]
 
   // --- repetition ---
   // Issues `operations`, which depend on the contents of tensors and on `position` alone: each time
   // with the same tensors and arguments, and with position, if there is one, in no other place than
-  // `first` of append(), `first_position` of rope() and rope_append(), and `first_position` and
-  // `keys` of attention(). A device may record them in `record` (empty before the first time) and
+  // `first_position` of rope() and rope_append(), and `first_position` and
+  // `keys` of attention() and cached_attention(). A device may record them in `record` (empty before the first time) and
   // from then on issue the record without calling `operations`; so nothing else may happen in them,
   // nothing in them waits or copies from or to the host, and a new set of tensors needs a new record.
   virtual void repeat(std::unique_ptr<RecordedOperations>& record,
@@ -268,6 +270,11 @@ class Backend {
                          ConstTensorView k, ConstTensorView v,            // [B, S, G, E]
                          TensorView out,                                  // [B, T, H, E]
                          TensorView logsumexp) = 0;                       // [B, H, T], or empty
+  // rope_append(), then attention() over what the caches hold with the new tokens. shape.capacity is
+  // that of the caches; its first_position is that of the new tokens, and its keys end with them.
+  virtual void cached_attention(const AttentionShape& shape, TensorView q, TensorView k,
+                                ConstTensorView v, ConstTensorView table, TensorView keys,
+                                TensorView values, TensorView out);  // [1, T, H, E]
   // Only for queries == keys and first_position == 0. All but logsumexp: act, of one dtype.
   virtual void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                                   ConstTensorView v, ConstTensorView out, ConstTensorView logsumexp,

@@ -31,6 +31,122 @@ constexpr std::int64_t kTokenWork = 1 << 15;
 // With fewer pairs of sequence and key/value head, backward takes each query head by itself.
 constexpr std::int64_t kFewPairs = 16;
 
+// rope_append(), a key/value head of up to 16 positions at a time.
+class CacheAppend {
+ public:
+  CacheAppend(const FloatKernels& kernels, TensorView q, TensorView k, ConstTensorView v,
+              ConstTensorView table, std::int64_t first_position, TensorView keys,
+              TensorView values)
+      : kernels_(kernels),
+        q_(q.as<float>().data()),
+        k_(k.as<float>().data()),
+        v_(v.as<float>().data()),
+        angles_(table.as<float>().data()),
+        keys_(keys.raw()),
+        values_(values.raw()),
+        half_(keys.dtype() == DType::f16),
+        kv_heads_(k.dim(2)),
+        group_(q.dim(2) / kv_heads_),
+        head_dim_(k.dim(3)),
+        first_(first_position),
+        end_(first_position + q.dim(1)) {
+    BITNET_CHECK(head_dim_ % 16 == 0, "rope_append of heads of {}, expected a multiple of 16",
+                 head_dim_);
+  }
+
+  // One token's are its key/value heads.
+  std::int64_t units() const {
+    return (tile_count(end_, kInterleavedKeys) - first_ / kInterleavedKeys) * kv_heads_;
+  }
+
+  void run(std::int64_t unit) const {
+    const std::int64_t start = (first_ / kInterleavedKeys + unit / kv_heads_) * kInterleavedKeys,
+                       g = unit % kv_heads_, kv_width = kv_heads_ * head_dim_;
+    const std::int64_t first = std::max(start, first_),
+                       end = std::min(start + kInterleavedKeys, end_);
+    const std::int64_t element = size_of(half_ ? DType::f16 : DType::f32);
+    const auto row_of = [&](std::int64_t position) {
+      return (position - first_) * kv_width + g * head_dim_;
+    };
+    for (std::int64_t position = first; position < end; ++position) {
+      const float* const turns = angles_ + position * head_dim_;
+      const std::int64_t row = row_of(position);
+      kernels_.rope(q_ + row * group_, turns, group_, head_dim_, 1.0f);
+      kernels_.rope(k_ + row, turns, 1, head_dim_, 1.0f);
+      std::byte* const to = values_ + (position * kv_width + g * head_dim_) * element;
+      if (half_) {
+        kernels_.narrow(v_ + row, reinterpret_cast<std::uint16_t*>(to), head_dim_);
+      } else {
+        std::copy_n(v_ + row, head_dim_, reinterpret_cast<float*>(to));
+      }
+    }
+    kernels_.interleave_keys(
+        k_ + row_of(first), kv_width, end - first, head_dim_, first - start, half_,
+        keys_ + (start * kv_width + g * head_dim_ * kInterleavedKeys) * element);
+  }
+
+ private:
+  const FloatKernels& kernels_;
+  float *q_, *k_;
+  const float *v_, *angles_;
+  std::byte *keys_, *values_;
+  bool half_;
+  std::int64_t kv_heads_, group_, head_dim_, first_, end_;
+};
+
+// attention() of few queries over caches, by up to kTokenHeads query heads of a key/value head.
+class CacheAttention {
+ public:
+  CacheAttention(const FloatKernels& kernels, const AttentionShape& shape, ConstTensorView q,
+                 ConstTensorView k, ConstTensorView v, TensorView out, TensorView logsumexp)
+      : kernels_(kernels),
+        s_(shape),
+        q_(q.as<float>().data()),
+        k_(k.raw()),
+        v_(v.raw()),
+        dtype_(k.dtype()),
+        out_(out.as<float>().data()),
+        logsumexp_(logsumexp.as<float>().data()),
+        group_(shape.heads / shape.kv_heads),
+        parts_(tile_count(group_, kTokenHeads)) {}
+
+  // Of one token with parts of one: its key/value heads.
+  std::int64_t units() const { return s_.queries * s_.kv_heads * parts_; }
+  std::int64_t units_per_task() const {
+    const std::int64_t work = (s_.first_position + s_.queries) * s_.head_dim * (group_ + 3);
+    return std::max<std::int64_t>(kTokenWork / work, 1);
+  }
+
+  void run(std::int64_t unit) const {
+    const std::int64_t g = unit / parts_ % s_.kv_heads, t = unit / parts_ / s_.kv_heads;
+    const std::int64_t within = unit % parts_ * kTokenHeads, h = g * group_ + within;
+    const std::int64_t at = (t * s_.heads + h) * s_.head_dim;
+    const std::int64_t head = g * s_.head_dim * size_of(dtype_);
+    kernels_.attention_token(
+        {.q = q_ + at,
+         .k = k_ + head * kInterleavedKeys,
+         .v = v_ + head,
+         .half = dtype_ == DType::f16,
+         .out = out_ + at,
+         .logsumexp = logsumexp_ == nullptr ? nullptr : logsumexp_ + h * s_.queries + t,
+         .logsumexp_stride = s_.queries,
+         .kv_stride = s_.kv_heads * s_.head_dim,
+         .heads = std::min(kTokenHeads, group_ - within),
+         .position = s_.first_position + t,
+         .head_dim = s_.head_dim,
+         .scale = score_scale(s_)});
+  }
+
+ private:
+  const FloatKernels& kernels_;
+  AttentionShape s_;
+  const float* q_;
+  const std::byte *k_, *v_;
+  DType dtype_;
+  float *out_, *logsumexp_;
+  std::int64_t group_, parts_;
+};
+
 }  // namespace
 
 void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_position,
@@ -51,45 +167,33 @@ void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_po
                 });
 }
 
-// A task is a key/value head of 16 positions. One token's are handed out like those of attention(), so
-// that a thread mostly finds in its own caches what it wrote.
 void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
                              std::int64_t first_position, TensorView keys, TensorView values) {
   check_rope_append(q, k, v, table, first_position, keys, values);
-  const std::int64_t tokens = q.dim(1), heads = q.dim(2), kv_heads = k.dim(2), head_dim = k.dim(3);
-  BITNET_CHECK(head_dim % 16 == 0, "rope_append of heads of {}, expected a multiple of 16",
-               head_dim);
-  const std::int64_t group = heads / kv_heads, kv_width = kv_heads * head_dim;
-  const bool half = keys.dtype() == DType::f16;
-  const std::int64_t element = size_of(keys.dtype());
-  float *q_rows = q.as<float>().data(), *k_rows = k.as<float>().data();
-  const float *v_rows = v.as<float>().data(), *angles = table.as<float>().data();
-  const std::int64_t first_group = first_position / kInterleavedKeys,
-                     end_group = tile_count(first_position + tokens, kInterleavedKeys);
-  team_.run((end_group - first_group) * kv_heads, [&](std::int64_t task) {
-    const std::int64_t start = (first_group + task / kv_heads) * kInterleavedKeys,
-                       g = task % kv_heads;
-    const std::int64_t first = std::max(start, first_position),
-                       end = std::min(start + kInterleavedKeys, first_position + tokens);
-    const auto row_of = [&](std::int64_t position) {
-      return (position - first_position) * kv_width + g * head_dim;
-    };
-    for (std::int64_t position = first; position < end; ++position) {
-      const float* const turns = angles + position * head_dim;
-      const std::int64_t row = row_of(position);
-      float_->rope(q_rows + row * group, turns, group, head_dim, 1.0f);
-      float_->rope(k_rows + row, turns, 1, head_dim, 1.0f);
-      std::byte* const to = values.raw() + (position * kv_width + g * head_dim) * element;
-      if (half) {
-        float_->narrow(v_rows + row, reinterpret_cast<std::uint16_t*>(to), head_dim);
-      } else {
-        std::copy_n(v_rows + row, head_dim, reinterpret_cast<float*>(to));
-      }
-    }
-    float_->interleave_keys(
-        k_rows + row_of(first), kv_width, end - first, head_dim, first - start, half,
-        keys.raw() + (start * kv_width + g * head_dim * kInterleavedKeys) * element);
-  });
+  const CacheAppend append(*float_, q, k, v, table, first_position, keys, values);
+  team_.run(append.units(), [&](std::int64_t unit) { append.run(unit); });
+}
+
+// A key/value head is turned and appended by the task that attends to it.
+void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorView k,
+                                  ConstTensorView v, ConstTensorView table, TensorView keys,
+                                  TensorView values, TensorView out) {
+  if (s.queries != 1 || s.heads > s.kv_heads * kTokenHeads) {
+    Backend::cached_attention(s, q, k, v, table, keys, values, out);
+    return;
+  }
+  check_rope_append(q, k, v, table, s.first_position, keys, values);
+  const ConstTensorView all_k = cached_tokens(s, keys), all_v = cached_tokens(s, values);
+  check_attention(s, kMaxHeadDim, q, all_k, all_v, out, {});
+  const CacheAppend append(*float_, q, k, v, table, s.first_position, keys, values);
+  const CacheAttention attention(*float_, s, q, all_k, all_v, out, {});
+  run_stretches(team_, s.kv_heads, attention.units_per_task(),
+                [&](std::int64_t first, std::int64_t count) {
+                  for (std::int64_t g = first; g < first + count; ++g) {
+                    append.run(g);
+                    attention.run(g);
+                  }
+                });
 }
 
 void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
@@ -111,31 +215,11 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   if (s.queries == 0) return;
 
   if (cached && s.queries <= kFewQueries) {
-    const std::int64_t parts = tile_count(group, kTokenHeads);  // of a key/value head's queries
-    const std::int64_t units = s.queries * s.kv_heads * parts;
-    const std::int64_t work = (s.first_position + s.queries) * s.head_dim * (group + 3);
-    run_stretches(
-        team_, units, std::max<std::int64_t>(kTokenWork / work, 1),
-        [&](std::int64_t first, std::int64_t count) {
-          for (std::int64_t unit = first; unit < first + count; ++unit) {
-            const std::int64_t g = unit / parts % s.kv_heads, t = unit / parts / s.kv_heads;
-            const std::int64_t within = unit % parts * kTokenHeads, h = g * group + within;
-            const std::int64_t at = t * q_stride + h * s.head_dim;
-            float_->attention_token(
-                {.q = queries + at,
-                 .k = head_of(k, 0, g * key_head),
-                 .v = head_of(v, 0, g * s.head_dim),
-                 .half = half,
-                 .out = to + at,
-                 .logsumexp = lse == nullptr ? nullptr : lse + h * s.queries + t,
-                 .logsumexp_stride = s.queries,
-                 .kv_stride = kv_stride,
-                 .heads = std::min(kTokenHeads, group - within),
-                 .position = s.first_position + t,
-                 .head_dim = s.head_dim,
-                 .scale = scale});
-          }
-        });
+    const CacheAttention few(*float_, s, q, k, v, out, logsumexp);
+    run_stretches(team_, few.units(), few.units_per_task(),
+                  [&](std::int64_t first, std::int64_t count) {
+                    for (std::int64_t unit = first; unit < first + count; ++unit) few.run(unit);
+                  });
     return;
   }
 

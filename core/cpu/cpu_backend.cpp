@@ -210,15 +210,6 @@ void CpuBackend::convert(ConstTensorView x, TensorView y) {
   });
 }
 
-void CpuBackend::append(ConstTensorView x, std::int64_t first, TensorView cache) {
-  const TensorView rows = cache.rows(first, x.dim(0));
-  if (cache.dtype() == DType::f32) {
-    copy(x, rows);
-  } else {
-    convert(x, rows);
-  }
-}
-
 // The record holds nothing but what the products read; without a position there is none: what is
 // repeated then are batches, whose products are bound by arithmetic.
 void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record,

@@ -73,7 +73,6 @@ class CpuBackend final : public Backend {
   void copy(ConstTensorView source, TensorView destination) override;
   void zero(TensorView x) override;
   void convert(ConstTensorView x, TensorView y) override;
-  void append(ConstTensorView x, std::int64_t first, TensorView cache) override;
   void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
               const std::function<void()>& operations) override;
 
@@ -117,6 +116,9 @@ class CpuBackend final : public Backend {
             RopeDirection direction) override;
   void rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
                    std::int64_t first_position, TensorView keys, TensorView values) override;
+  void cached_attention(const AttentionShape& shape, TensorView q, TensorView k, ConstTensorView v,
+                        ConstTensorView table, TensorView keys, TensorView values,
+                        TensorView out) override;
   void attention(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,
                  ConstTensorView v, TensorView out, TensorView logsumexp) override;
   void attention_backward(const AttentionShape& shape, ConstTensorView q, ConstTensorView k,

@@ -221,9 +221,9 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
   return total;
 }
 
-// Of a group of keys, the elements (each of all 16) that are fetched before they are used: in each group
-// the hardware begins anew.
-constexpr std::int64_t kKeyRowsAhead = 32;
+// Lines of keys that are fetched before they are used, at most as far as the next groups: in each group the
+// hardware begins anew.
+constexpr std::int64_t kKeyLinesAhead = 128;
 
 // scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 interleaved keys and kHeads heads.
 // Meanwhile the next groups are begun to be fetched, and `ahead`.
@@ -234,9 +234,10 @@ void score_groups(const float* q, const Element* k, std::int64_t groups, std::in
   for (auto& of_head : sums) {
     for (Lanes& sum : of_head) sum = zero();
   }
+  const std::int64_t rows_ahead = smaller(kKeyLinesAhead / kGroups, head_dim);
   for (std::int64_t e = 0; e < head_dim; ++e) {
     ahead.fetch_row(e, head_dim);
-    const std::int64_t later = e + kKeyRowsAhead;
+    const std::int64_t later = e + rows_ahead;
     const Element* const fetched =
         later < head_dim ? k + later * kInterleavedKeys
                          : k + kGroups * groups + (later - head_dim) * kInterleavedKeys;

@@ -42,22 +42,18 @@ void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residua
 
   q = q.reshaped({s.batch, s.queries, heads_, head_dim_});
   k = k.reshaped({s.batch, s.queries, kv_heads_, head_dim_});
-  TensorView all_k = k, all_v = v;
+  v = v.reshaped(k.shape());
+  const TensorView out = pass.rows_of(l.attn_out, heads_ * head_dim_);
   if (pass.cache != nullptr) {
-    all_k = pass.cache->keys(layer_), all_v = pass.cache->values(layer_);
-    be.rope_append(q, k, v.reshaped(k.shape()), pass.rope_table, s.first_position, all_k, all_v);
-    all_k = all_k.rows(0, s.keys), all_v = all_v.rows(0, s.keys);
+    be.cached_attention(s, q, k, v, pass.rope_table, pass.cache->keys(layer_),
+                        pass.cache->values(layer_), out.reshaped(q.shape()));
   } else {
     be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
     be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
+    const TensorView logsumexp =
+        l.logsumexp ? leading(l.logsumexp, {s.batch, heads_, s.queries}) : TensorView();
+    be.attention(s, q, k, v, out.reshaped(q.shape()), logsumexp);
   }
-
-  const Shape kv_shape{s.batch, s.keys, kv_heads_, head_dim_};
-  const TensorView out = pass.rows_of(l.attn_out, heads_ * head_dim_);
-  const TensorView logsumexp =
-      l.logsumexp ? leading(l.logsumexp, {s.batch, heads_, s.queries}) : TensorView();
-  be.attention(s, q, all_k.reshaped(kv_shape), all_v.reshaped(kv_shape), out.reshaped(q.shape()),
-               logsumexp);
   sub_norm_.forward(pass, out, l.attn_sub_stats, l.o_in);
   BitLinear::forward(pass, l.o_in, {{o_proj_, y, residual}});
 }

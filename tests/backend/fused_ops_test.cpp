@@ -188,8 +188,8 @@ TEST_CASE("the gradients of a gated activation may take the place of dy and of u
 
 TEST_CASE("attention over what rope_append put into caches is that over rows turned by rope()") {
   const auto be = test::generated_backend().make();
-  const std::int64_t tokens = GENERATE(1, 3, 18), heads = 6, kv_heads = 2, first = 14,
-                     capacity = 32;
+  const std::int64_t tokens = GENERATE(1, 3, 18), kv_heads = 2, first = 14, capacity = 32;
+  const std::int64_t heads = kv_heads * GENERATE(1, 3, 17);
   const std::int64_t head_dim = GENERATE(16, 32), all = first + tokens;
   const DType dtype = GENERATE(DType::f32, DType::f16);
   const auto random = [&](std::uint32_t seed, const Shape& shape) {
@@ -242,6 +242,55 @@ TEST_CASE("attention over what rope_append put into caches is that over rows tur
   be->attention(shape, queries, keys.view().rows(0, all).reshaped(kv_shape),
                 values.view().rows(0, all).reshaped(kv_shape), out, {});
   CHECK(test::floats_of(*be, out) == test::floats_of(*be, expected));
+
+  // All of it at once.
+  Tensor next_q = random(2, q_shape), next_k = random(3, kv_shape), next_v = random(4, kv_shape),
+         next_keys = be->make_tensor(dtype, cache_shape),
+         next_values = be->make_tensor(dtype, cache_shape),
+         next_out = be->make_tensor(DType::f32, queries.shape());
+  be->rope_append(rows_of(next_q, 0, first), rows_of(next_k, 0, first), rows_of(next_v, 0, first),
+                  table, 0, next_keys, next_values);
+  be->cached_attention(shape, rows_of(next_q, first, tokens), rows_of(next_k, first, tokens),
+                       rows_of(next_v, first, tokens), table, next_keys, next_values, next_out);
+  CHECK(test::floats_of(*be, next_out) == test::floats_of(*be, expected));
+  const auto bytes_of = [&](const Tensor& x) {
+    std::vector<std::byte> bytes(static_cast<std::size_t>(x.bytes()));
+    be->copy_to_host(x, bytes.data());
+    return bytes;
+  };
+  CHECK(bytes_of(next_keys) == bytes_of(keys));
+  CHECK(bytes_of(next_values) == bytes_of(values));
+}
+
+TEST_CASE("cached_attention refuses tensors that do not belong together") {
+  const auto be = test::generated_backend().make();
+  const std::int64_t tokens = GENERATE(1, 2);
+  const auto zeros = [&](const Shape& shape) { return be->make_tensor(DType::f32, shape); };
+  Tensor q = zeros({1, tokens, 4, 16}), k = zeros({1, tokens, 2, 16}),
+         v = zeros({1, tokens, 2, 16}), table = zeros({16, 16}), keys = zeros({16, 2, 16}),
+         values = zeros({16, 2, 16}), out = zeros({1, tokens, 4, 16}), narrow = zeros({16, 2, 32});
+  const AttentionShape shape{.queries = tokens,
+                             .keys = 3 + tokens,
+                             .heads = 4,
+                             .kv_heads = 2,
+                             .head_dim = 16,
+                             .first_position = 3,
+                             .capacity = 16};
+  CHECK_NOTHROW(be->cached_attention(shape, q, k, v, table, keys, values, out));
+  const auto refuses = [&](const AttentionShape& s, TensorView cache, TensorView to) {
+    CHECK_THROWS_AS(be->cached_attention(s, q, k, v, table, keys, cache, to), ContractError);
+  };
+  refuses(shape, narrow, out);
+  refuses(shape, values, narrow);
+  AttentionShape other = shape;
+  other.keys = 17;
+  refuses(other, values, out);
+  other = shape;
+  other.kv_heads = 4;
+  refuses(other, values, out);
+  other = shape;
+  other.first_position = 14;
+  refuses(other, values, out);
 }
 
 TEST_CASE("rope_append refuses tensors that do not belong together") {

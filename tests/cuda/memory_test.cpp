@@ -106,25 +106,44 @@ TEST_CASE("a workspace hands out memory of its own within a frame, and the same 
   });
 }
 
+// A cache of rows of 16 numbers, to which recorded operations append.
+class RecordedRows {
+ public:
+  explicit RecordedRows(Backend& backend) : backend_(backend) {}
+
+  void append(const std::vector<float>& row, int position) {
+    backend_.copy_from_host(row.data(), row_);
+    backend_.repeat(record_, position, [&] {
+      ++calls;
+      backend_.rope_append(unused_, unused_, row_, table_, position, keys_, rows_);
+    });
+  }
+  std::vector<float> all() { return floats_of(backend_, rows_); }
+
+  int calls = 0;
+
+ private:
+  Tensor make(Shape shape) { return backend_.make_tensor(DType::f32, shape); }
+
+  Backend& backend_;
+  Tensor unused_ = make({1, 1, 1, 16}), row_ = make({1, 1, 1, 16}), table_ = make({16, 16}),
+         keys_ = make({16, 1, 16}), rows_ = make({16, 1, 16});
+  std::unique_ptr<RecordedOperations> record_;
+};
+
 TEST_CASE("recorded operations run again at another position") {
   test::in_each_execution([] {
     const auto gpu = make_cuda_backend();
-    Tensor row = gpu->make_tensor(DType::f32, {1, 4}), cache = gpu->make_tensor(DType::f32, {8, 4});
-    std::unique_ptr<RecordedOperations> record;
-    int calls = 0;
-    std::vector<float> expected(32, 0.0f);
+    RecordedRows rows(*gpu);
+    std::vector<float> expected(256, 0.0f);
     for (int position = 0; position < 6; ++position) {
-      std::vector<float> values;
-      for (int i = 0; i < 4; ++i) values.push_back(static_cast<float>(10 * position + i + 1));
-      std::copy(values.begin(), values.end(), expected.begin() + 4 * position);
-      gpu->copy_from_host(values.data(), row);
-      gpu->repeat(record, position, [&] {
-        ++calls;
-        gpu->append(row, position, cache);
-      });
+      std::vector<float> values(16);
+      std::iota(values.begin(), values.end(), static_cast<float>(20 * position + 1));
+      std::copy(values.begin(), values.end(), expected.begin() + 16 * position);
+      rows.append(values, position);
     }
-    CHECK(floats_of(*gpu, cache) == expected);
-    CHECK(calls == 2);  // to warm up and to record
+    CHECK(rows.all() == expected);
+    CHECK(rows.calls == 2);  // to warm up and to record
   });
 }
 
@@ -155,28 +174,21 @@ TEST_CASE("operations whose record the device has no memory for are issued each 
   emulator::reset();
   {
     const auto gpu = make_cuda_backend();
-    Tensor row = gpu->make_tensor(DType::f32, {1, 4}), cache = gpu->make_tensor(DType::f32, {8, 4});
-    std::unique_ptr<RecordedOperations> record;
-    int calls = 0;
+    RecordedRows rows(*gpu);
     const auto step = [&](int position) {
-      const std::vector<float> values(4, static_cast<float>(position + 1));
-      gpu->copy_from_host(values.data(), row);
-      gpu->repeat(record, position, [&] {
-        ++calls;
-        gpu->append(row, position, cache);
-      });
+      rows.append(std::vector<float>(16, static_cast<float>(position + 1)), position);
     };
     step(0);
     std::size_t available = 0, all = 0;
     REQUIRE(cudaMemGetInfo(&available, &all) == cudaSuccess);
     emulator::config().device.memory_bytes -= available;
     step(1);
-    CHECK(calls == 3);  // to warm up, to record, to do it
+    CHECK(rows.calls == 3);  // to warm up, to record, to do it
     step(2);
-    CHECK(calls == 4);
-    const std::vector<float> rows = floats_of(*gpu, cache);
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      CHECK(rows[i] == (i < 12 ? static_cast<float>(i / 4 + 1) : 0.0f));
+    CHECK(rows.calls == 4);
+    const std::vector<float> appended = rows.all();
+    for (std::size_t i = 0; i < appended.size(); ++i)
+      CHECK(appended[i] == (i < 48 ? static_cast<float>(i / 16 + 1) : 0.0f));
   }
   CHECK(emulator::reset() == 0);
 }

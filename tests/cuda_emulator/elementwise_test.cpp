@@ -128,32 +128,6 @@ TEST_CASE("The conversion to fp16 rounds to the nearest, ties to even, and beyon
   CHECK(narrowed(x) == expected);
 }
 
-TEST_CASE("The rows of a conversion go where the position says, known or read from the device") {
-  const int width = GENERATE(8, 6, 3);  // rows of 16, of 8 and of 4 bytes' alignment
-  const int rows = GENERATE(1, 3);
-  CAPTURE(width, rows);
-  const auto size = static_cast<std::size_t>(rows * width);
-  const std::vector<float> x = counted(size, 0.25f);
-  std::vector<float> expected(static_cast<std::size_t>(8 * width), 9.0f);
-  std::copy(x.begin(), x.end(), expected.begin() + 5 * width);
-  test::in_each_execution([&] {
-    const test::Stream stream;
-    DeviceArray<float> from(x), floats(std::vector<float>(expected.size(), 9.0f));
-    DeviceArray<__half> halves(std::vector<__half>(expected.size(), __float2half_rn(9.0f)));
-    DeviceArray<int> base(std::vector<int>{3});
-    const auto count = static_cast<std::int64_t>(size);
-    const Convert<float, float> copied{from.data(), floats.data(), count, {nullptr, 5}, width};
-    const Convert<float, __half> rounded{
-        from.data(), halves.data(), count, {base.data(), 2}, width};
-    REQUIRE(cuda_error(convert(copied, stream)) == "");
-    REQUIRE(cuda_error(convert(rounded, stream)) == "");
-    CHECK(floats.to_host() == expected);
-    std::vector<float> values;
-    for (const __half half : halves.to_host()) values.push_back(__half2float(half));
-    CHECK(values == expected);  // multiples of 1/4
-  });
-}
-
 TEST_CASE("The conversion and the sum refuse no elements") {
   CHECK(add({nullptr, nullptr, nullptr, 0}, nullptr) == cudaErrorInvalidValue);
   CHECK(convert(Convert<float, __half>{nullptr, nullptr, 0}, nullptr) == cudaErrorInvalidValue);

@@ -23,9 +23,6 @@ class ForwardingBackend : public Backend {
   void zero(TensorView x) override { to_.zero(x); }
   void synchronize() override { to_.synchronize(); }
   void convert(ConstTensorView x, TensorView y) override { to_.convert(x, y); }
-  void append(ConstTensorView x, std::int64_t first, TensorView cache) override {
-    to_.append(x, first, cache);
-  }
   void embedding(ConstTensorView t, ConstTensorView e, TensorView y) override {
     to_.embedding(t, e, y);
   }
@@ -92,6 +89,11 @@ class ForwardingBackend : public Backend {
   void rope_append(TensorView q, TensorView k, ConstTensorView v, ConstTensorView table,
                    std::int64_t first_position, TensorView keys, TensorView values) override {
     to_.rope_append(q, k, v, table, first_position, keys, values);
+  }
+  void cached_attention(const AttentionShape& s, TensorView q, TensorView k, ConstTensorView v,
+                        ConstTensorView table, TensorView keys, TensorView values,
+                        TensorView out) override {
+    to_.cached_attention(s, q, k, v, table, keys, values, out);
   }
   void attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k, ConstTensorView v,
                  TensorView o, TensorView l) override {

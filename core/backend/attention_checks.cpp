@@ -71,6 +71,14 @@ void check_attention(const AttentionShape& s, std::int64_t max_head_dim, ConstTe
   if (logsumexp) check_attention_view("logsumexp", logsumexp, logsumexp_shape(s));
 }
 
+void check_cached_attention(const AttentionShape& s, ConstTensorView cache) {
+  BITNET_CHECK(cache.shape().rank() == 3 && s.capacity == cache.dim(0) &&
+                   s.keys == s.first_position + s.queries,
+               "cached_attention of {} queries from position {} over {} keys and a capacity of {}, "
+               "with a cache {}, expected keys that end with the queries, and the cache's capacity",
+               s.queries, s.first_position, s.keys, s.capacity, cache.shape().to_string());
+}
+
 void check_attention_backward(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
                               ConstTensorView k, ConstTensorView v, ConstTensorView out,
                               ConstTensorView logsumexp, ConstTensorView dout, ConstTensorView dq,

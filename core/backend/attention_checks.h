@@ -27,7 +27,9 @@ void check_attention_view(const char* name, ConstTensorView x, const Shape& expe
 void check_attention(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
                      ConstTensorView k, ConstTensorView v, ConstTensorView out,
                      ConstTensorView logsumexp);
-// The same for attention_backward(), whose sequences are whole, and its other tensors.
+// The shape of cached_attention() and a cache of its keys or values.
+void check_cached_attention(const AttentionShape& s, ConstTensorView cache);
+// As check_attention() for attention_backward(), whose sequences are whole, and its other tensors.
 void check_attention_backward(const AttentionShape& s, std::int64_t max_head_dim, ConstTensorView q,
                               ConstTensorView k, ConstTensorView v, ConstTensorView out,
                               ConstTensorView logsumexp, ConstTensorView dout, ConstTensorView dq,

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include "core/backend/backend.h"
 
+#include "core/backend/attention_checks.h"
+
 namespace bitnet {
 
 Tensor Backend::make_tensor(DType dtype, Shape shape) {
@@ -21,6 +23,7 @@ void Backend::repeat(std::unique_ptr<RecordedOperations>&, std::optional<std::in
 void Backend::cached_attention(const AttentionShape& shape, TensorView q, TensorView k,
                                ConstTensorView v, ConstTensorView table, TensorView keys,
                                TensorView values, TensorView out) {
+  check_cached_attention(shape, keys);
   rope_append(q, k, v, table, shape.first_position, keys, values);
   attention(shape, q, cached_tokens(shape, keys), cached_tokens(shape, values), out, {});
 }

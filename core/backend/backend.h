@@ -77,8 +77,8 @@ struct AttentionShape {
   std::int64_t kv_heads = 0;        // G, divides H; query head h reads key/value head h / (H / G)
   std::int64_t head_dim = 0;        // E, a multiple of 16
   std::int64_t first_position = 0;  // of the first query: query t sees keys 0 .. first_position + t
-  // Not 0: k and v are the first tokens of caches that rope_append() filled, with room for so many, of
-  // which a backend may read (not use) more; B = 1. Recorded operations need it.
+  // Not 0: k and v are the first tokens of caches that rope_append() or cached_attention() filled, with
+  // room for so many, of which a backend may read (not use) more; B = 1. Recorded operations need it.
   std::int64_t capacity = 0;
 };
 
@@ -142,9 +142,9 @@ class Backend {
   // --- repetition ---
   // Issues `operations`, which depend on the contents of tensors and on `position` alone: each time
   // with the same tensors and arguments, and with position, if there is one, in no other place than
-  // `first_position` of rope() and rope_append(), and `first_position` and
-  // `keys` of attention() and cached_attention(). A device may record them in `record` (empty before the first time) and
-  // from then on issue the record without calling `operations`; so nothing else may happen in them,
+  // `first_position` of rope() and rope_append(), and `first_position` and `keys` of attention() and
+  // cached_attention(). A device may record them in `record` (empty before the first time) and from
+  // then on issue the record without calling `operations`; so nothing else may happen in them,
   // nothing in them waits or copies from or to the host, and a new set of tensors needs a new record.
   virtual void repeat(std::unique_ptr<RecordedOperations>& record,
                       std::optional<std::int64_t> position,
@@ -270,8 +270,9 @@ class Backend {
                          ConstTensorView k, ConstTensorView v,            // [B, S, G, E]
                          TensorView out,                                  // [B, T, H, E]
                          TensorView logsumexp) = 0;                       // [B, H, T], or empty
-  // rope_append(), then attention() over what the caches hold with the new tokens. shape.capacity is
-  // that of the caches; its first_position is that of the new tokens, and its keys end with them.
+  // rope_append(), then attention() of the new tokens over what the caches hold with them. q, k, v,
+  // table, keys and values as rope_append() takes them; shape.capacity is that of the caches, its keys
+  // end with the new tokens.
   virtual void cached_attention(const AttentionShape& shape, TensorView q, TensorView k,
                                 ConstTensorView v, ConstTensorView table, TensorView keys,
                                 TensorView values, TensorView out);  // [1, T, H, E]

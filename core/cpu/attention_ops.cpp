@@ -54,7 +54,7 @@ class CacheAppend {
                  head_dim_);
   }
 
-  // One token's are its key/value heads.
+  // Of one token, unit g is key/value head g.
   std::int64_t units() const {
     return (tile_count(end_, kInterleavedKeys) - first_ / kInterleavedKeys) * kv_heads_;
   }
@@ -108,9 +108,10 @@ class CacheAttention {
         out_(out.as<float>().data()),
         logsumexp_(logsumexp.as<float>().data()),
         group_(shape.heads / shape.kv_heads),
-        parts_(tile_count(group_, kTokenHeads)) {}
+        parts_(tile_count(group_, kTokenHeads)),
+        scale_(score_scale(shape)) {}
 
-  // Of one token with parts of one: its key/value heads.
+  // Of one token whose heads are not cut into parts, unit g is key/value head g.
   std::int64_t units() const { return s_.queries * s_.kv_heads * parts_; }
   std::int64_t units_per_task() const {
     const std::int64_t work = (s_.first_position + s_.queries) * s_.head_dim * (group_ + 3);
@@ -134,7 +135,7 @@ class CacheAttention {
          .heads = std::min(kTokenHeads, group_ - within),
          .position = s_.first_position + t,
          .head_dim = s_.head_dim,
-         .scale = score_scale(s_)});
+         .scale = scale_});
   }
 
  private:
@@ -145,6 +146,7 @@ class CacheAttention {
   DType dtype_;
   float *out_, *logsumexp_;
   std::int64_t group_, parts_;
+  float scale_;
 };
 
 }  // namespace
@@ -174,7 +176,8 @@ void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, Cons
   team_.run(append.units(), [&](std::int64_t unit) { append.run(unit); });
 }
 
-// A key/value head is turned and appended by the task that attends to it.
+// A key/value head is turned and appended by the task that attends to it, where the units of both are
+// those heads.
 void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorView k,
                                   ConstTensorView v, ConstTensorView table, TensorView keys,
                                   TensorView values, TensorView out) {
@@ -182,6 +185,7 @@ void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorV
     Backend::cached_attention(s, q, k, v, table, keys, values, out);
     return;
   }
+  check_cached_attention(s, keys);
   check_rope_append(q, k, v, table, s.first_position, keys, values);
   const ConstTensorView all_k = cached_tokens(s, keys), all_v = cached_tokens(s, values);
   check_attention(s, kMaxHeadDim, q, all_k, all_v, out, {});

@@ -221,9 +221,9 @@ inline float softmax_row(float* s, std::int64_t keys, float scale, float offset,
   return total;
 }
 
-// Lines of keys that are fetched before they are used, at most as far as the next groups: in each group the
-// hardware begins anew.
-constexpr std::int64_t kKeyLinesAhead = 128;
+// Elements (each of 16 keys: a line, of fp16 half a line) that are fetched before they are used, of all the
+// groups worked on together, at most as far as the next groups: in each group the hardware begins anew.
+constexpr std::int64_t kKeyElementsAhead = 128;
 
 // scores[h * kTile + 16 * g + j] = q_h · k_j of kGroups groups of 16 interleaved keys and kHeads heads.
 // Meanwhile the next groups are begun to be fetched, and `ahead`.
@@ -234,7 +234,7 @@ void score_groups(const float* q, const Element* k, std::int64_t groups, std::in
   for (auto& of_head : sums) {
     for (Lanes& sum : of_head) sum = zero();
   }
-  const std::int64_t rows_ahead = smaller(kKeyLinesAhead / kGroups, head_dim);
+  const std::int64_t rows_ahead = smaller(kKeyElementsAhead / kGroups, head_dim);
   for (std::int64_t e = 0; e < head_dim; ++e) {
     ahead.fetch_row(e, head_dim);
     const std::int64_t later = e + rows_ahead;

@@ -33,7 +33,7 @@ class KvCache {
 
   // Tokens for which keys() and values() have room: capacity() rounded up.
   std::int64_t room() const { return room_; }
-  // [room, G, E], filled by Backend::rope_append().
+  // [room, G, E], filled by Backend::cached_attention().
   TensorView keys(std::int64_t layer) { return part(2 * layer); }
   TensorView values(std::int64_t layer) { return part(2 * layer + 1); }
 

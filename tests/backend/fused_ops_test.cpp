@@ -253,6 +253,8 @@ TEST_CASE("attention over what rope_append put into caches is that over rows tur
   be->cached_attention(shape, rows_of(next_q, first, tokens), rows_of(next_k, first, tokens),
                        rows_of(next_v, first, tokens), table, next_keys, next_values, next_out);
   CHECK(test::floats_of(*be, next_out) == test::floats_of(*be, expected));
+  CHECK(test::floats_of(*be, next_q) == test::floats_of(*be, q));
+  CHECK(test::floats_of(*be, next_k) == test::floats_of(*be, k));
   const auto bytes_of = [&](const Tensor& x) {
     std::vector<std::byte> bytes(static_cast<std::size_t>(x.bytes()));
     be->copy_to_host(x, bytes.data());
@@ -283,8 +285,13 @@ TEST_CASE("cached_attention refuses tensors that do not belong together") {
   refuses(shape, narrow, out);
   refuses(shape, values, narrow);
   AttentionShape other = shape;
-  other.keys = 17;
+  other.keys = 4 + tokens;
   refuses(other, values, out);
+  for (const std::int64_t capacity : {0, 32}) {
+    other = shape;
+    other.capacity = capacity;
+    refuses(other, values, out);
+  }
   other = shape;
   other.kv_heads = 4;
   refuses(other, values, out);

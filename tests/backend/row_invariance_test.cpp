@@ -155,18 +155,16 @@ TEST_CASE("attention gives the same bits for a prompt at once, in pieces and tok
   Floats out;
   for (std::int64_t first = 0; first < tokens; first += piece) {
     const std::int64_t count = std::min(piece, tokens - first), seen = first + count;
-    const TensorView new_q = rows(q, first, count);
-    be->rope_append(new_q, rows(k, first, count), rows(v, first, count), table, first, keys,
-                    values);
     Tensor part = empty_tensor(*be, {1, count, heads, head_dim});
-    be->attention({.queries = count,
-                   .keys = seen,
-                   .heads = heads,
-                   .kv_heads = heads,
-                   .head_dim = head_dim,
-                   .first_position = first,
-                   .capacity = room},
-                  new_q, rows(keys, 0, seen), rows(values, 0, seen), part, {});
+    be->cached_attention({.queries = count,
+                          .keys = seen,
+                          .heads = heads,
+                          .kv_heads = heads,
+                          .head_dim = head_dim,
+                          .first_position = first,
+                          .capacity = room},
+                         rows(q, first, count), rows(k, first, count), rows(v, first, count), table,
+                         keys, values, part);
     const Floats numbers = test::floats_of(*be, part);
     out.insert(out.end(), numbers.begin(), numbers.end());
   }

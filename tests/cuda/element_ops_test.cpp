@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Conversions, cache rows, sums, dropout and rotations on the GPU: the CPU backend's bits.
+// Conversions, sums, dropout and rotations, with and without a cache, on the GPU: the CPU backend's bits.
 #include <cmath>
 #include <cstdint>
 #include <functional>
@@ -182,14 +182,13 @@ TEST_CASE("the GPU rotates bf16 as its exact floats, rounded once") {
 
 TEST_CASE("operations of the GPU on no elements do nothing") {
   const auto gpu = make_cuda_backend();
-  Tensor none = gpu->make_tensor(DType::f32, {0, 4}), cache = gpu->make_tensor(DType::f32, {2, 4}),
+  Tensor none = gpu->make_tensor(DType::f32, {0, 4}), table = gpu->make_tensor(DType::f32, {2, 4}),
          halves = gpu->make_tensor(DType::f16, {0, 4}),
          heads = gpu->make_tensor(DType::f32, {1, 0, 1, 4});
   gpu->add(none, none, none);
   gpu->convert(none, halves);
   gpu->dropout(none, 0.5, {}, 0, none);
-  gpu->rope(heads, cache, 2, RopeDirection::forward);
-  CHECK(floats_of(*gpu, cache) == Floats(8));
+  CHECK_NOTHROW(gpu->rope(heads, table, 2, RopeDirection::forward));
 }
 
 TEST_CASE("the GPU's element operations refuse wrong shapes and types") {

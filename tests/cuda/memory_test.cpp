@@ -115,7 +115,7 @@ class RecordedRows {
     backend_.copy_from_host(row.data(), row_);
     backend_.repeat(record_, position, [&] {
       ++calls;
-      backend_.rope_append(unused_, unused_, row_, table_, position, keys_, rows_);
+      backend_.rope_append(q_, k_, row_, table_, position, keys_, rows_);
     });
   }
   std::vector<float> all() { return floats_of(backend_, rows_); }
@@ -126,8 +126,8 @@ class RecordedRows {
   Tensor make(Shape shape) { return backend_.make_tensor(DType::f32, shape); }
 
   Backend& backend_;
-  Tensor unused_ = make({1, 1, 1, 16}), row_ = make({1, 1, 1, 16}), table_ = make({16, 16}),
-         keys_ = make({16, 1, 16}), rows_ = make({16, 1, 16});
+  Tensor q_ = make({1, 1, 1, 16}), k_ = make({1, 1, 1, 16}), row_ = make({1, 1, 1, 16}),
+         table_ = make({16, 16}), keys_ = make({16, 1, 16}), rows_ = make({16, 1, 16});
   std::unique_ptr<RecordedOperations> record_;
 };
 

@@ -128,6 +128,22 @@ TEST_CASE("The conversion to fp16 rounds to the nearest, ties to even, and beyon
   CHECK(narrowed(x) == expected);
 }
 
+TEST_CASE("The conversions take rows that are not aligned") {
+  const std::vector<float> a = counted(10, 0.25f);
+  std::vector<float> expected(10, 9.0f);
+  std::copy(a.begin() + 1, a.end(), expected.begin() + 1);
+  test::in_each_execution([&] {
+    const test::Stream stream;
+    DeviceArray<float> x(a), y(std::vector<float>(10, 9.0f));
+    DeviceArray<__half> half(std::vector<__half>(10, __float2half_rn(0.0f)));
+    const Convert<float, __half> narrow{x.data() + 1, half.data() + 1, 9};
+    const Convert<__half, float> widen{half.data() + 1, y.data() + 1, 9};
+    REQUIRE(cuda_error(convert(narrow, stream)) == "");
+    REQUIRE(cuda_error(convert(widen, stream)) == "");
+    CHECK(y.to_host() == expected);  // multiples of 1/4
+  });
+}
+
 TEST_CASE("The conversion and the sum refuse no elements") {
   CHECK(add({nullptr, nullptr, nullptr, 0}, nullptr) == cudaErrorInvalidValue);
   CHECK(convert(Convert<float, __half>{nullptr, nullptr, 0}, nullptr) == cudaErrorInvalidValue);

@@ -167,6 +167,7 @@ BUGS = [
     (ROUND, ROUND, "a byte of the transpose is swapped", "0x7632", 0, "0x6732"),
     (ELEMENTS, QUADS, "one element of a tail too many", "if (left > 3) detail::narrow", 0, "if (left > 2) detail::narrow"),
     (ELEMENTS, QUADS, "a tail is written as a whole quad", "aligned && left >= kQuad", 1, "aligned && left > 0"),
+    (ELEMENTS, ELEMENTS, "quads are thought to be aligned", "quads_aligned(op.x, op.y)", 0, "true"),
     (ROPE, POSITION, "the position's offset is left out", " + position.offset", 0, ""),
     (ROPE, POSITION, "the position is not read", "*position.base", 0, "0"),
     (DROPOUT, DROPOUT, "one round too few", "round < 10", 0, "round < 9"),

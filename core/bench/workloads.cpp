@@ -76,11 +76,10 @@ class PeakMemory {
   bool was_reset_ = reset_peak_resident_bytes();
 };
 
-void check_tokens(const ModelConfig& config, std::int64_t tokens, const char* what) {
-  const std::int64_t longest = config.max_position_embeddings;
-  if (tokens < 1 || tokens > longest)
+void check_tokens(std::int64_t tokens, std::int64_t least, std::int64_t most, const char* what) {
+  if (tokens < least || tokens > most)
     throw UsageError(
-        fmt::format("{} is {}, but the model's context is 1 to {} tokens", what, tokens, longest));
+        fmt::format("{} is {}, but with this model it can be {} to {}", what, tokens, least, most));
 }
 
 BenchRow make_row(std::string workload, std::span<const double> samples, double limit,
@@ -156,10 +155,11 @@ BenchRow measure_training(Backend& backend, const RunConfig& run, const MachineR
 }
 
 void check_prompt(const ModelConfig& config, std::int64_t tokens) {
-  check_tokens(config, tokens, "the number of prompt tokens");
+  check_tokens(tokens, 1, config.max_position_embeddings, "the number of prompt tokens");
 }
 void check_context(const ModelConfig& config, std::int64_t context) {
-  check_tokens(config, context + 1, "the context and one token");
+  // A token is decoded behind it.
+  check_tokens(context, 0, config.max_position_embeddings - 1, "the context");
 }
 
 BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineRates& rates,

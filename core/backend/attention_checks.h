@@ -11,6 +11,10 @@ inline Shape query_shape(const AttentionShape& s) {
 }
 inline Shape kv_shape(const AttentionShape& s) { return {s.batch, s.keys, s.kv_heads, s.head_dim}; }
 inline Shape logsumexp_shape(const AttentionShape& s) { return {s.batch, s.heads, s.queries}; }
+// The first `keys` tokens of a cache [capacity, G, E], as attention() takes them.
+inline ConstTensorView cached_tokens(const AttentionShape& s, ConstTensorView cache) {
+  return cache.rows(0, s.keys).reshaped(kv_shape(s));
+}
 
 // x and table as rope() takes them. Throws ContractError, as all of these do.
 void check_rope(ConstTensorView x, ConstTensorView table, std::int64_t first_position);

@@ -82,11 +82,6 @@ struct AttentionShape {
   std::int64_t capacity = 0;
 };
 
-// The first `keys` tokens of a cache [capacity, G, E], as attention() takes them.
-inline ConstTensorView cached_tokens(const AttentionShape& shape, ConstTensorView cache) {
-  return cache.rows(0, shape.keys).reshaped({1, shape.keys, shape.kv_heads, shape.head_dim});
-}
-
 struct AdamWStep {
   double learning_rate = 0, beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weight_decay = 0;
   std::int64_t step = 1;  // from 1, for the bias corrections

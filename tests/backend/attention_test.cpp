@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/backend/attention_checks.h"
 #include "tests/reference/ops_backward.h"
 #include "tests/support/backends.h"
 #include "tests/support/catch.h"
@@ -123,12 +124,9 @@ void check_cached(Backend& be, AttentionShape s, ConstTensorView q, const Tensor
          k_rows = be.make_tensor(DType::f32, k.shape());
   be.copy(k, k_rows);
   be.rope_append(unused, k_rows, v, table, 0, keys, values);
-  const auto seen = [&](const Tensor& cache) {
-    return cache.view().rows(0, s.keys).reshaped(k.shape());
-  };
   Tensor cached = be.make_tensor(DType::f32, out.shape()),
          sums = be.make_tensor(DType::f32, logsumexp.shape());
-  be.attention(s, q, seen(keys), seen(values), cached, sums);
+  be.attention(s, q, cached_tokens(s, keys), cached_tokens(s, values), cached, sums);
   CHECK(floats_of(be, cached) == floats_of(be, out));
   CHECK(floats_of(be, sums) == floats_of(be, logsumexp));
 }

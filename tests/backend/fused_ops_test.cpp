@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "core/backend/attention_checks.h"
 #include "tests/support/backends.h"
 #include "tests/support/catch.h"
 #include "tests/support/tensors.h"
@@ -239,8 +240,7 @@ TEST_CASE("attention over what rope_append put into caches is that over rows tur
          out = be->make_tensor(DType::f32, queries.shape());
   be->attention(shape, queries, plain_k, plain_v, expected, {});
   shape.capacity = capacity;
-  be->attention(shape, queries, keys.view().rows(0, all).reshaped(kv_shape),
-                values.view().rows(0, all).reshaped(kv_shape), out, {});
+  be->attention(shape, queries, cached_tokens(shape, keys), cached_tokens(shape, values), out, {});
   CHECK(test::floats_of(*be, out) == test::floats_of(*be, expected));
 
   // All of it at once.

@@ -24,8 +24,7 @@ constexpr double kBillion = 1e9;
 
 struct BenchArguments {
   std::string workload = "all";
-  std::string config, head = "int8";
-  DType kv_cache = DType::f32;  // of decode
+  std::string config, head = "int8", kv_cache = "fp16";  // as of generate
   std::vector<std::string> settings;
   std::optional<std::int64_t> tokens, context;
   std::string load_once;
@@ -93,6 +92,8 @@ class Bench {
     report_.isa = limits_.isa();
     report_.threads = limits_.threads();
     report_.l2_bytes = limits_.l2_bytes();
+    report_.head = arguments_.head;
+    report_.kv_cache = arguments_.kv_cache;
     if (backend_.name() == "cpu")
       measure_host_limits();
     else
@@ -156,6 +157,7 @@ class Bench {
   }
 
   void infer(const NamedConfig& config) {
+    const DType kv_cache = parse_kv_cache(arguments_.kv_cache);
     std::unique_ptr<Transformer> made;
     const auto model = [&]() -> Transformer& {
       if (made == nullptr) {
@@ -164,8 +166,9 @@ class Bench {
       }
       return *made;
     };
-    add("prefill", config,
-        [&] { return measure_prefill(model(), prompt_tokens(), rates_, arguments_.effort); });
+    add("prefill", config, [&] {
+      return measure_prefill(model(), prompt_tokens(), rates_, arguments_.effort, kv_cache);
+    });
     add("decode", config, [&] {
       ReadRate cache_read;  // of the processor's third-level cache, if that is what computes
       if (!report_.device)
@@ -173,12 +176,12 @@ class Bench {
           return add_limit("l3_read", "GB/s", limits_.cache_read(bytes));
         };
       return measure_decode(model(), context_tokens(), rates_, cache_read, arguments_.effort,
-                            arguments_.kv_cache);
+                            kv_cache);
     });
     add("load", config, [&] {
       model();
-      return measure_load(std::move(made), arguments_.head, limits_.threads(), rates_,
-                          arguments_.effort);
+      return measure_load(std::move(made), arguments_.head, arguments_.kv_cache, limits_.threads(),
+                          rates_, arguments_.effort);
     });
   }
 
@@ -192,7 +195,7 @@ class Bench {
 
 void run_bench(const BenchArguments& arguments, AppContext& context) {
   if (!arguments.load_once.empty())
-    return run_load_once(context, arguments.load_once, arguments.head);
+    return run_load_once(context, arguments.load_once, arguments.head, arguments.kv_cache);
   const BenchReport report = Bench(arguments, context).run();
   if (arguments.json)
     print_bench_json(report);

@@ -90,11 +90,11 @@ struct TimedLoad {
 };
 
 TimedLoad run_load_process(const fs::path& folder, const std::string& head,
-                           const std::string& device, int threads) {
+                           const std::string& kv_cache, const std::string& device, int threads) {
   const Clock::time_point start = Clock::now();
   const ProcessResult process =
-      run_self({"bench", "--load-once", folder.string(), "--head", head, "--device", device,
-                "--threads", fmt::format("{}", threads)});
+      run_self({"bench", "--load-once", folder.string(), "--head", head, "--kv-cache", kv_cache,
+                "--device", device, "--threads", fmt::format("{}", threads)});
   check_status(process.status, folder);
   const nlohmann::json object = nlohmann::json::parse(process.output);
   const Clock::time_point first_token{
@@ -108,8 +108,10 @@ TimedLoad run_load_process(const fs::path& folder, const std::string& head,
 
 }  // namespace
 
-void run_load_once(AppContext& context, const std::string& folder, const std::string& head) {
-  const LoadResult result = load_first_token(context.backend(), folder, parse_head(head));
+void run_load_once(AppContext& context, const std::string& folder, const std::string& head,
+                   const std::string& kv_cache) {
+  const LoadResult result =
+      load_first_token(context.backend(), folder, parse_head(head), parse_kv_cache(kv_cache));
   const std::chrono::nanoseconds first_token = result.first_token.time_since_epoch();
   write_json_line({{"first_token_nanoseconds", first_token.count()},
                    {"peak_memory_bytes", result.peak_memory_bytes},
@@ -117,8 +119,9 @@ void run_load_once(AppContext& context, const std::string& folder, const std::st
                    {"kv_cache_bytes", result.kv_cache_bytes}});
 }
 
-BenchRow measure_load(std::unique_ptr<Transformer> model, const std::string& head, int threads,
-                      const MachineRates& rates, const BenchEffort& effort) {
+BenchRow measure_load(std::unique_ptr<Transformer> model, const std::string& head,
+                      const std::string& kv_cache, int threads, const MachineRates& rates,
+                      const BenchEffort& effort) {
   const BenchFolder temporary;
   const std::int64_t needed = bench_model_bytes(*model);
   std::error_code unknown;
@@ -134,11 +137,11 @@ BenchRow measure_load(std::unique_ptr<Transformer> model, const std::string& hea
   model.reset();
 
   // The first is the warm-up: the file is in the page cache then.
-  LoadResult result = run_load_process(folder, head, device, threads).result;
+  LoadResult result = run_load_process(folder, head, kv_cache, device, threads).result;
   std::vector<double> seconds;
   std::int64_t peak = 0;
   for (int i = 0; i < effort.repeats; ++i) {
-    const TimedLoad load = run_load_process(folder, head, device, threads);
+    const TimedLoad load = run_load_process(folder, head, kv_cache, device, threads);
     result = load.result;
     seconds.push_back(load.seconds);
     peak = std::max(peak, result.peak_memory_bytes);

@@ -115,7 +115,9 @@ void print_bench_json(const BenchReport& report) {
                            {"threads", report.threads},
                            {"memory_bytes", physical_memory()},
                            {"l2_bytes", report.l2_bytes},
-                           {"l3_bytes", cache_bytes(3)}};
+                           {"l3_bytes", cache_bytes(3)},
+                           {"head", report.head},
+                           {"kv_cache", report.kv_cache}};
   if (report.device)
     document["device"] = {{"name", report.device->name},
                           {"detail", report.device->detail},

@@ -22,7 +22,7 @@ struct EvalArguments {
   std::string model = kDefaultModel;
   std::string data;
   std::string split = "test";
-  std::string head = "fp32";  // a measurement, not a way to save time
+  std::string head = "fp32", kv_cache = "fp32";  // a measurement, not a way to save time
   bool json = false;
   std::string logits;  // file to write them to
   EvalOptions options;
@@ -86,6 +86,7 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
   model->use_head(parse_head(arguments.head));
 
   EvalOptions options = arguments.options;
+  options.kv_cache = parse_kv_cache(arguments.kv_cache);
   options.context = model->config().max_position_embeddings;
   if (options.stride == 0) options.stride = std::max<std::int64_t>(1, options.context / 2);
   const bool bytes = reads_bytes(*tokenizer);
@@ -100,7 +101,8 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
     result = evaluate(*model, text, options);
   }
 
-  if (!arguments.logits.empty()) write_logits(arguments.logits, first_logits(*model, text));
+  if (!arguments.logits.empty())
+    write_logits(arguments.logits, first_logits(*model, text, options.kv_cache));
 
   const char* form = model->parameters().form() == WeightForm::packed ? "packed" : "latent";
   if (arguments.json) {
@@ -108,6 +110,7 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
         {"model", arguments.model},
         {"form", form},
         {"head", arguments.head},
+        {"kv_cache", arguments.kv_cache},
         {"tokenizer", tokenizer->description()},
         {"data", config.path},
         {"split", arguments.split},
@@ -126,9 +129,10 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
     const std::string by = bytes ? "" : fmt::format("{}, ", tokenizer->description());
     write_stdout(fmt::format(
         "bits/byte {:.6f}  perplexity {:.4f}  bytes {}{}  tokens/s {:.0f}  ({} model, {}{} "
-        "head, {} split of {}, context {}, stride {})\n",
+        "head, {} keys and values, {} split of {}, context {}, stride {})\n",
         result.bits_per_byte, result.perplexity, result.bytes, tokens, result.tokens_per_second,
-        form, by, arguments.head, arguments.split, config.path, options.context, options.stride));
+        form, by, arguments.head, arguments.kv_cache, arguments.split, config.path, options.context,
+        options.stride));
   }
 }
 
@@ -140,6 +144,7 @@ void add_eval_command(CLI::App& program, AppContext& context) {
   auto arguments = std::make_shared<EvalArguments>();
   add_model_option(*command, arguments->model);
   add_head_option(*command, arguments->head);
+  add_kv_cache_option(*command, arguments->kv_cache);
   command->add_option(
       "--data", arguments->data,
       "Text, or a token shard of the model's tokenizer, to score (default: data.path of the "

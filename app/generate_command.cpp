@@ -17,7 +17,7 @@ namespace bitnet {
 namespace {
 
 struct GenerateArguments {
-  std::string model = kDefaultModel, head = "int8";
+  std::string model = kDefaultModel, head = "int8", kv_cache = "fp16";
   std::string prompt, prompt_file, chat, system;
   CLI::Option* prompt_option = nullptr;
   bool echo = false, ignore_eos = false, special_tokens = false;
@@ -76,6 +76,7 @@ void run_generate(const GenerateArguments& arguments, AppContext& context) {
   const std::unique_ptr<ModelReader> source = open_model_option(arguments.model);
   const std::shared_ptr<const Tokenizer> tokenizer = source->tokenizer();
   GenerateOptions options = arguments.options;
+  options.kv_cache = parse_kv_cache(arguments.kv_cache);
   const std::vector<std::int32_t> tokens = encode_prompt(arguments, prompt, *tokenizer, options);
   const std::unique_ptr<Transformer> model = load_model(context.backend(), *source);
   model->use_head(parse_head(arguments.head));
@@ -121,6 +122,7 @@ void add_generate_command(CLI::App& program, AppContext& context) {
 
   add_model_option(*command, arguments->model);
   add_head_option(*command, arguments->head);
+  add_kv_cache_option(*command, arguments->kv_cache);
   arguments->prompt_option =
       command->add_option("PROMPT", arguments->prompt, "The text to continue (default: stdin)");
   command
@@ -169,7 +171,6 @@ void add_generate_command(CLI::App& program, AppContext& context) {
       ->add_option("--repetition-penalty", sampler.repetition_penalty,
                    fmt::format("Over 1 makes tokens of the last {} less likely", kRepetitionWindow))
       ->capture_default_str();
-  add_kv_cache_option(*command, options.kv_cache);
   command->add_option("--seed", sampler.seed, "The same seed gives the same text")
       ->check([](const std::string& text) {
         return text.starts_with('-') ? text + " is negative; expected 0 or more" : std::string();

@@ -78,16 +78,18 @@ void add_head_option(CLI::App& command, std::string& head) {
       ->capture_default_str();
 }
 
-void add_kv_cache_option(CLI::App& command, DType& kv_cache) {
+void add_kv_cache_option(CLI::App& command, std::string& kv_cache) {
   command
-      .add_option_function<std::string>(
-          "--kv-cache",
-          [&kv_cache](const std::string& name) {
-            kv_cache = name == "fp16" ? DType::f16 : DType::f32;
-          },
-          "Precision of cached keys and values: fp32, or fp16 for half the memory")
+      .add_option("--kv-cache", kv_cache,
+                  "fp32 or fp16: in what keys and values are kept. fp16 takes half the memory and "
+                  "rounds each of them once, so logits differ slightly: generate takes it to be "
+                  "quick, eval takes fp32 because it measures")
       ->check(CLI::IsMember({"fp32", "fp16"}))
-      ->default_str("fp32");
+      ->capture_default_str();
+}
+
+DType parse_kv_cache(const std::string& kv_cache) {
+  return kv_cache == "fp16" ? DType::f16 : DType::f32;
 }
 
 HeadPrecision parse_head(const std::string& head) {

@@ -28,8 +28,9 @@ std::unique_ptr<ModelReader> open_model_option(const std::string& model);
 void add_head_option(CLI::App& command, std::string& head);
 HeadPrecision parse_head(const std::string& head);
 
-// --kv-cache, what a KvCache holds; fp32 unless it is given.
-void add_kv_cache_option(CLI::App& command, DType& kv_cache);
+// --kv-cache, in what keys and values are kept; `kv_cache` holds its default.
+void add_kv_cache_option(CLI::App& command, std::string& kv_cache);
+DType parse_kv_cache(const std::string& kv_cache);
 
 // Where `bitnet quantize` puts the packed form of the model at `model` unless told:
 // "<model>-packed". A link is followed first.

@@ -29,19 +29,20 @@ std::int64_t write_bench_model(Transformer& model, const std::filesystem::path& 
 }
 
 LoadResult load_first_token(Backend& backend, const std::filesystem::path& folder,
-                            HeadPrecision head) {
+                            HeadPrecision head, DType kv_cache) {
   const std::unique_ptr<Transformer> model = load_model(backend, folder);
   model->use_head(head);
   GenerateOptions options;
   options.max_new_tokens = 1;
   options.sampler.greedy = true;
+  options.kv_cache = kv_cache;
   Generator generator(*model, options);
   generator.generate("a", [](std::string_view) {});
   return {.first_token = std::chrono::steady_clock::now(),
           .peak_memory_bytes = peak_resident_bytes(),
           .head_bytes = head_bytes(model->config(), head),
-          .kv_cache_bytes = kv_cache_bytes(model->config(), model->config().max_position_embeddings,
-                                           options.kv_cache)};
+          .kv_cache_bytes =
+              kv_cache_bytes(model->config(), model->config().max_position_embeddings, kv_cache)};
 }
 
 }  // namespace bitnet

@@ -27,6 +27,6 @@ struct LoadResult {
 
 // load_model() and a Generator that writes one token after "a". To be called first in a process.
 LoadResult load_first_token(Backend& backend, const std::filesystem::path& folder,
-                            HeadPrecision head);
+                            HeadPrecision head, DType kv_cache);
 
 }  // namespace bitnet

@@ -34,8 +34,7 @@ std::vector<std::int32_t> random_tokens(std::int64_t count, std::int64_t vocabul
 // A model's state between tokens, as a Generator keeps it.
 class Session {
  public:
-  Session(Transformer& model, std::int64_t capacity, std::int64_t tokens_at_once,
-          DType kv_cache = DType::f32)
+  Session(Transformer& model, std::int64_t capacity, std::int64_t tokens_at_once, DType kv_cache)
       : model_(model),
         host_(random_tokens(capacity, model.config().vocab_size)),
         tokens_(model.backend().make_tensor(DType::i32, {1, tokens_at_once})),
@@ -163,10 +162,10 @@ void check_context(const ModelConfig& config, std::int64_t context) {
 }
 
 BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineRates& rates,
-                         const BenchEffort& effort) {
+                         const BenchEffort& effort, DType kv_cache) {
   check_prompt(model.config(), tokens);
   const PeakMemory peak;
-  Session session(model, tokens, tokens);
+  Session session(model, tokens, tokens, kv_cache);
   std::vector<double> rate;
   for (int i = -1; i < effort.repeats; ++i) {  // the first is the warm-up
     session.rewind(0);

@@ -49,12 +49,11 @@ void check_context(const ModelConfig& config, std::int64_t context);  // measure
 
 // One extend() of `tokens` tokens from position 0.
 BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineRates& rates,
-                         const BenchEffort& effort);
+                         const BenchEffort& effort, DType kv_cache);
 
 // extend() by one token at position `context`, over and over.
 BenchRow measure_decode(Transformer& model, std::int64_t context, const MachineRates& rates,
-                        const ReadRate& cache_read, const BenchEffort& effort,
-                        DType kv_cache = DType::f32);
+                        const ReadRate& cache_read, const BenchEffort& effort, DType kv_cache);
 
 // Of the output head as it is multiplied: int8 with a scale for each row, or fp32.
 std::int64_t head_bytes(const ModelConfig& config, HeadPrecision precision);

@@ -92,6 +92,7 @@ EvalResult evaluate(Transformer& model, const EvalText& text, const EvalOptions&
 
   Backend& backend = model.backend();
   Activations activations(backend, model.config(), batch, length, Keep::nothing);
+  activations.round_keys_values(backend, o.kv_cache);
   Tensor inputs = backend.make_tensor(DType::i32, {batch, length});
   Tensor targets = backend.make_tensor(DType::i32, {batch, length});
   Tensor loss = backend.make_tensor(DType::f32, {batch, length});
@@ -138,13 +139,14 @@ EvalResult evaluate(Transformer& model, const EvalText& text, const EvalOptions&
   return result;
 }
 
-TextLogits first_logits(Transformer& model, const EvalText& text) {
+TextLogits first_logits(Transformer& model, const EvalText& text, DType kv_cache) {
   check_text(model.config(), text);
   constexpr std::int64_t kMostInputs = 1024;  // bounds the memory of a large vocabulary's logits
   const std::int64_t length = std::min({static_cast<std::int64_t>(text.tokens.size()), kMostInputs,
                                         model.config().max_position_embeddings});
   Backend& backend = model.backend();
   Activations activations(backend, model.config(), 1, length, Keep::nothing);
+  activations.round_keys_values(backend, kv_cache);
   Tensor inputs = backend.make_tensor(DType::i32, {1, length});
   TextLogits result;
   result.inputs.resize(static_cast<std::size_t>(length));

@@ -39,7 +39,8 @@ struct EvalOptions {
   std::int64_t context = 0;  // tokens of a window; 0: max_position_embeddings
   std::int64_t stride =
       0;  // tokens scored by every window but the first; 0: half of the context, at least 1
-  std::int64_t batch = 8;  // windows computed at once; changes no bit of the result
+  std::int64_t batch = 8;       // windows computed at once; changes no bit of the result
+  DType kv_cache = DType::f32;  // f16: as a model generates whose cache holds halves
   std::function<void(std::int64_t tokens_done)> progress;  // after each batch; may be empty
 };
 
@@ -81,6 +82,6 @@ struct TextLogits {
   std::vector<float> logits;         // [T, vocab_size]
 };
 // Throws as evaluate() does.
-TextLogits first_logits(Transformer& model, const EvalText& text);
+TextLogits first_logits(Transformer& model, const EvalText& text, DType kv_cache = DType::f32);
 
 }  // namespace bitnet

@@ -77,4 +77,15 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
   d_v = make({rows, kv}, act);
 }
 
+void Activations::round_keys_values(Backend& backend, DType kv_cache) {
+  bytes_ -= kv_halves.bytes();
+  kv_halves = Tensor();
+  if (kv_cache == DType::f32) return;
+  BITNET_CHECK(keep == Keep::nothing && kv_cache == DType::f16,
+               "keys and values cannot be rounded to {} {}", to_string(kv_cache),
+               keep == Keep::nothing ? "(expected f32 or f16)" : "where a backward pass follows");
+  kv_halves = backend.make_tensor(kv_cache, layers_.front().k.shape());
+  bytes_ += kv_halves.bytes();
+}
+
 }  // namespace bitnet

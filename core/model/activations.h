@@ -71,6 +71,10 @@ class Activations {
   Tensor& block_input(std::int64_t layer) { return block_inputs_[static_cast<std::size_t>(layer)]; }
   std::int64_t bytes() const { return bytes_; }
 
+  // From now on forward() rounds keys (after RoPE) and values as a KvCache of this type does: f16,
+  // only where nothing is kept; or f32, not at all, as at first.
+  void round_keys_values(Backend& backend, DType kv_cache);
+
   const std::uint64_t number = unique_number();
   std::int64_t max_batch, max_tokens;
   Keep keep;
@@ -83,6 +87,7 @@ class Activations {
                     // nothing
   Tensor final_stats, final_normed;  // [rows, 2], act [rows, D]
   Tensor logits;                     // [rows, V]
+  Tensor kv_halves;                  // f16 [rows, G * E], of round_keys_values()
   // Gradients (only if something is kept).
   Tensor d_residual;     // [rows, D] flows through the whole backward pass
   Tensor d_branch;       // [rows, D]

@@ -4,6 +4,14 @@
 namespace bitnet {
 namespace {
 
+// x as a cache of halves would keep it, where the activations are such.
+void round_to_half(Pass& pass, TensorView x) {
+  if (!pass.activations.kv_halves) return;
+  const TensorView halves = leading(pass.activations.kv_halves, x.shape());
+  pass.backend.convert(x, halves);
+  pass.backend.convert(halves, x);
+}
+
 std::string prefix(std::int64_t layer) { return fmt::format("model.layers.{}.self_attn.", layer); }
 
 }  // namespace
@@ -50,6 +58,8 @@ void Attention::forward(Pass& pass, LayerActivations& l, ConstTensorView residua
   } else {
     be.rope(q, pass.rope_table, s.first_position, RopeDirection::forward);
     be.rope(k, pass.rope_table, s.first_position, RopeDirection::forward);
+    round_to_half(pass, k);
+    round_to_half(pass, v);
     const TensorView logsumexp =
         l.logsumexp ? leading(l.logsumexp, {s.batch, heads_, s.queries}) : TensorView();
     be.attention(s, q, k, v, out.reshaped(q.shape()), logsumexp);

@@ -79,7 +79,7 @@ TEST_CASE("prefill is measured against the operations of its projections") {
   const auto backend = make_cpu_backend(1);
   const ModelConfig config = small_config().model;
   const auto model = make_synthetic_model(*backend, config, ThreadTeam(1));
-  const BenchRow row = measure_prefill(*model, 32, kRates, kShort);
+  const BenchRow row = measure_prefill(*model, 32, kRates, kShort, DType::f32);
   check_row(row, "prefill");
   CHECK(row.limit == 1 / forward_operations(config).seconds(kRates));
   CHECK(row.bound_by == "int8_dot");
@@ -90,7 +90,7 @@ TEST_CASE("decode is measured against the bytes of a token, from the cache that 
   const auto backend = make_cpu_backend(1);
   const auto model = make_synthetic_model(*backend, small_config().model, ThreadTeam(1));
   const std::int64_t bytes = decode_bytes(*model, DType::f32, 31).total();
-  const BenchRow row = measure_decode(*model, 31, kRates, no_cache_read(), kShort);
+  const BenchRow row = measure_decode(*model, 31, kRates, no_cache_read(), kShort, DType::f32);
   check_row(row, "decode");
   CHECK(row.limit == 1e18 / double(bytes));
   CHECK(row.bound_by == "l2_read");
@@ -103,7 +103,7 @@ TEST_CASE("decode is measured against the bytes of a token, from the cache that 
     asked = count;
     return 5e17;
   };
-  const BenchRow beyond = measure_decode(*model, 31, without_l2, half_as_fast, kShort);
+  const BenchRow beyond = measure_decode(*model, 31, without_l2, half_as_fast, kShort, DType::f32);
   check_row(beyond, "decode");
   if (bytes <= cache_bytes(3)) {
     CHECK(beyond.bound_by == "l3_read");
@@ -115,15 +115,15 @@ TEST_CASE("decode is measured against the bytes of a token, from the cache that 
     CHECK(beyond.limit == 1e18 / double(bytes));
   }
   // A device without a third-level cache.
-  CHECK(measure_decode(*model, 31, without_l2, {}, kShort).bound_by == "memory_read");
+  CHECK(measure_decode(*model, 31, without_l2, {}, kShort, DType::f32).bound_by == "memory_read");
 }
 
 TEST_CASE("a context that the model does not have is refused") {
   const auto backend = make_cpu_backend(1);
   const auto model = make_synthetic_model(*backend, small_config().model, ThreadTeam(1));
-  CHECK_THROWS_AS(measure_prefill(*model, 33, kRates, kShort), UsageError);
-  CHECK_THROWS_AS(measure_decode(*model, 32, kRates, {}, kShort), UsageError);
-  CHECK_THROWS_AS(measure_decode(*model, -1, kRates, {}, kShort), UsageError);
+  CHECK_THROWS_AS(measure_prefill(*model, 33, kRates, kShort, DType::f32), UsageError);
+  CHECK_THROWS_AS(measure_decode(*model, 32, kRates, {}, kShort, DType::f32), UsageError);
+  CHECK_THROWS_AS(measure_decode(*model, -1, kRates, {}, kShort, DType::f32), UsageError);
 }
 
 TEST_CASE("a token reads codes and scales, the head and the keys and values before it") {
@@ -151,11 +151,11 @@ TEST_CASE("a synthetic model is written, loaded and asked for a token") {
   CHECK(bytes <= bench_model_bytes(*model));
   const auto start = std::chrono::steady_clock::now();
   const LoadResult result =
-      load_first_token(*backend, folder.path() / "model", HeadPrecision::int8);
+      load_first_token(*backend, folder.path() / "model", HeadPrecision::int8, DType::f16);
   CHECK(result.first_token > start);
   CHECK(result.head_bytes == 256 * 64 + 256 * 4);
-  // Keys and values of two layers, 32 positions of 64 floats.
-  CHECK(result.kv_cache_bytes == 2 * 2 * 32 * 64 * 4);
+  // Keys and values of two layers, 32 positions of 64 halves.
+  CHECK(result.kv_cache_bytes == 2 * 2 * 32 * 64 * 2);
 }
 
 }  // namespace

@@ -382,16 +382,22 @@ class CliTest(unittest.TestCase):
             self.assertIn(b"generated 150 tokens", latent.stderr)
             self.assertRegex(latent.stderr, rb"first token after \d+\.\d\d s; prompt 9 tokens")
 
-    def test_an_int8_head_scores_nearly_as_an_fp32_head(self):
+    def check_what_eval_rounds(self, option, rounded, largest_difference):
         scores = {}
-        for head in ("fp32", "int8"):
-            result = json.loads(self.bitnet("eval", "--json", "--head", head, "--model", "runs/a-packed").stdout)
-            self.assertEqual(result["head"], head)
-            scores[head] = result["bits_per_byte"]
+        for precision in ("fp32", rounded):
+            result = json.loads(self.bitnet("eval", "--json", f"--{option}", precision, "--model", "runs/a-packed").stdout)
+            self.assertEqual(result[option.replace("-", "_")], precision)
+            scores[precision] = result["bits_per_byte"]
         default = json.loads(self.bitnet("eval", "--json", "--model", "runs/a-packed").stdout)
         self.assertEqual(default["bits_per_byte"], scores["fp32"])
-        self.assertNotEqual(scores["int8"], scores["fp32"])
-        self.assertLess(abs(scores["int8"] - scores["fp32"]), 0.02)
+        self.assertNotEqual(scores[rounded], scores["fp32"])
+        self.assertLess(abs(scores[rounded] - scores["fp32"]), largest_difference)
+
+    def test_an_int8_head_scores_nearly_as_an_fp32_head(self):
+        self.check_what_eval_rounds("head", "int8", 0.02)
+
+    def test_fp16_keys_and_values_score_nearly_as_fp32_ones(self):
+        self.check_what_eval_rounds("kv-cache", "fp16", 0.002)
 
     def test_the_prompt_comes_from_the_argument_a_file_or_stdin(self):
         tail = ["--greedy", "--max-new-tokens", "30", "--ignore-eos", "--model", "runs/a"]
@@ -442,11 +448,11 @@ class CliTest(unittest.TestCase):
 
     # --- precision of the cache -------------------------------------------------------------------------------------
 
-    def test_generate_takes_an_fp16_cache_of_keys_and_values(self):
-        for precision in ("fp32", "fp16"):
-            result = self.bitnet("generate", "The ", "--model", "runs/a", "--max-new-tokens", 8, "--greedy",
-                                 "--ignore-eos", "--kv-cache", precision)
-            self.assertGreaterEqual(len(result.stdout), 8)
+    def test_generate_keeps_keys_and_values_in_fp16_unless_told(self):
+        arguments = ["generate", "The ", "--model", "runs/a", "--max-new-tokens", 200, "--temperature", "1.5", "--ignore-eos"]
+        texts = {precision: self.bitnet(*arguments, "--kv-cache", precision).stdout for precision in ("fp32", "fp16")}
+        self.assertEqual(self.bitnet(*arguments).stdout, texts["fp16"])
+        self.assertEqual({len(text) for text in texts.values()}, {200})
         error_line(self.bitnet("generate", "The ", "--model", "runs/a", "--kv-cache", "fp8", code=2))
 
     # --- bench ------------------------------------------------------------------------------------------------------
@@ -506,6 +512,20 @@ class CliTest(unittest.TestCase):
         report = json.loads(self.bitnet("bench", "prefill", "--json", "--repeats", 1, "--tokens", 8,
                                         "--set", "model.max_position_embeddings=16").stdout)
         self.assertEqual([row["tokens"] for row in report["results"]], [8])
+        self.assertEqual((report["head"], report["kv_cache"]), ("int8", "fp16"))
+
+    def test_bench_measures_the_precision_that_is_asked_for(self):
+        sizes = {}
+        for precision in ("fp32", "fp16"):
+            for workload in ("decode", "load"):
+                report = json.loads(self.bitnet("bench", workload, "--json", "--repeats", 1, "--config", "tiny.json",
+                                                "--kv-cache", precision).stdout)
+                self.assertEqual(report["kv_cache"], precision)
+                row = report["results"][0]
+                sizes[precision, workload] = row["bytes_kv_cache" if workload == "decode" else "kv_cache_bytes"]
+        for workload in ("decode", "load"):
+            self.assertGreater(sizes["fp16", workload], 0)
+            self.assertEqual(sizes["fp32", workload], 2 * sizes["fp16", workload])
 
     def test_one_failed_workload_costs_the_others_nothing(self):
         report = json.loads(self.bitnet("bench", "--json", "--repeats", 1, "--config", "tiny.json", "--set",

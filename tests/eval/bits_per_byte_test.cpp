@@ -148,6 +148,44 @@ TEST_CASE("the stride and the context decide what a byte is predicted from") {
         evaluate(tiny.model, text, with(16, 4)).nats);
 }
 
+TEST_CASE("evaluation with fp16 keys and values scores what is generated from such a cache") {
+  TinyModel tiny;
+  Backend& backend = *tiny.backend;
+  const auto text = sample_text(kContext);
+  const TextLogits halves = first_logits(tiny.model, text, DType::f16);
+  Activations activations(backend, tiny.model.config(), 1, 1, Keep::nothing);
+  KvCache cache(backend, tiny.model.config(), kContext, DType::f16);
+  Tensor token = backend.make_tensor(DType::i32, {1, 1}),
+         loss = backend.make_tensor(DType::f32, {1});
+  double nats = 0;
+  for (std::size_t t = 0; t < text.size(); ++t) {
+    backend.copy_from_host(&halves.inputs[t], token);
+    const TensorView logits = tiny.model.extend(token, cache, activations);
+    std::vector<float> row(256);
+    backend.copy_to_host(logits, row.data());
+    CHECK(std::equal(row.begin(), row.end(), halves.logits.begin() + std::ptrdiff_t(256 * t)));
+    const std::int32_t target = text[t];
+    backend.copy_from_host(&target, token);
+    backend.cross_entropy(logits, token.view().reshaped({1}), loss, 1.0f, {});
+    float nat = 0;
+    backend.copy_to_host(loss, &nat);
+    nats += static_cast<double>(nat);
+  }
+  EvalOptions options;
+  options.kv_cache = DType::f16;
+  CHECK(evaluate(tiny.model, text, options).nats == nats);
+  CHECK(nats != evaluate(tiny.model, text).nats);
+}
+
+TEST_CASE("keys and values are rounded only where no backward pass follows") {
+  TinyModel tiny;
+  Activations activations(*tiny.backend, tiny.model.config(), 1, 4, Keep::everything);
+  CHECK_NOTHROW(activations.round_keys_values(*tiny.backend, DType::f32));
+  CHECK_THROWS_AS(activations.round_keys_values(*tiny.backend, DType::f16), ContractError);
+  Activations scratch(*tiny.backend, tiny.model.config(), 1, 4, Keep::nothing);
+  CHECK_THROWS_AS(scratch.round_keys_values(*tiny.backend, DType::bf16), ContractError);
+}
+
 TEST_CASE("evaluation reports its progress up to the last byte") {
   TinyModel tiny;
   const auto text = sample_text(50);

@@ -56,6 +56,7 @@ std::string reference_text(TinyModel& tiny, const GenerateOptions& options,
   for (const char c : prompt) history.push_back(static_cast<std::uint8_t>(c));
   const Sampler sampler(options.sampler);
   Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing);
+  activations.round_keys_values(*tiny.backend, options.kv_cache);
   std::string out;
   std::int64_t seen = static_cast<std::int64_t>(history.size());
   for (std::int64_t i = 0; i < options.max_new_tokens; ++i) {
@@ -78,7 +79,8 @@ std::string reference_text(TinyModel& tiny, const GenerateOptions& options,
 
 TEST_CASE("the cached text equals that of whole forward passes, past the context length too") {
   TinyModel tiny;
-  const GenerateOptions options = tokens(60);
+  GenerateOptions options = tokens(60);
+  options.kv_cache = GENERATE(DType::f16, DType::f32);
   for (const std::string prompt :
        {"", "abc", "exactly fifteen", "sixteen and more", "much longer than the context is"})
     CHECK(text(tiny.model, options, prompt) == reference_text(tiny, options, prompt));

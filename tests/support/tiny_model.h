@@ -63,12 +63,13 @@ struct PackedTwin : Transformer {
   }
 };
 
-// Logits [B * T, V] of a batch on the host.
+// Logits [B * T, V] of a batch on the host, keys and values rounded as in a cache of this type.
 inline std::vector<float> logits_of(Transformer& model, const std::vector<std::int32_t>& tokens,
-                                    std::int64_t batch) {
+                                    std::int64_t batch, DType kv_cache = DType::f32) {
   Backend& backend = model.backend();
   const std::int64_t length = std::int64_t(tokens.size()) / batch;
   Activations activations(backend, model.config(), batch, length, Keep::nothing, true);
+  activations.round_keys_values(backend, kv_cache);
   const Tensor input = to_device(backend, {batch, length}, tokens);
   return floats_of(backend, model.forward(input, activations));
 }

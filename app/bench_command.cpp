@@ -24,7 +24,7 @@ constexpr double kBillion = 1e9;
 
 struct BenchArguments {
   std::string workload = "all";
-  std::string config, head = "int8", kv_cache = "fp16";  // as of generate
+  std::string config, head = "int8", kv_cache = "fp16";  // generate's defaults
   std::vector<std::string> settings;
   std::optional<std::int64_t> tokens, context;
   std::string load_once;

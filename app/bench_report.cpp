@@ -69,6 +69,11 @@ void add_statistics(ordered_json& object, const Statistics& value) {
   object["repeats"] = value.repeats;
 }
 
+bool infers(const BenchReport& report) {
+  return std::any_of(report.results.begin(), report.results.end(),
+                     [](const auto& result) { return result.row.workload != "train"; });
+}
+
 }  // namespace
 
 BenchLimit make_limit(std::string name, std::string unit, const LimitMeasurement& samples) {
@@ -101,6 +106,8 @@ void print_bench_tables(const BenchReport& report) {
                ? "unknown"
                : fmt::format("{:.0f} MB", static_cast<double>(row.peak_memory_bytes) / kMegabyte)});
     text += fmt::format("\n{}", results.text());
+    if (infers(report))
+      text += fmt::format("({} head, {} keys and values)\n", report.head, report.kv_cache);
   }
   for (const auto& [workload, reason] : report.skipped)
     text += fmt::format("\n{} was left out: {}\n", workload, reason);

@@ -30,7 +30,7 @@ struct BenchReport {
   std::string isa;
   int threads = 0;
   std::int64_t l2_bytes = 0;   // of all threads
-  std::string head, kv_cache;  // precisions of prefill, decode and load: "int8", "fp16"
+  std::string head, kv_cache;  // of prefill, decode and load: "int8", "fp16"
   std::optional<BenchDevice> device;
   std::vector<BenchLimit> limits;  // of the device; l3_read only where a workload is bound by it
   struct Result {

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <optional>
 
@@ -100,6 +101,10 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
     };
     result = evaluate(*model, text, options);
   }
+  if (!std::isfinite(result.nats))
+    throw NonFiniteError(fmt::format(
+        "the loss of the model is {}: its weights are damaged or its training diverged{}",
+        result.nats, kv_cache_suspicion(arguments.kv_cache)));
 
   if (!arguments.logits.empty())
     write_logits(arguments.logits, first_logits(*model, text, options.kv_cache));

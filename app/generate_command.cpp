@@ -91,12 +91,18 @@ void run_generate(const GenerateArguments& arguments, AppContext& context) {
   if (arguments.echo) emit(prompt);
   Utf8Stream text(stdout_is_terminal() ? Utf8Stream::Invalid::replace : Utf8Stream::Invalid::keep);
   std::string first_token;  // for the last line
-  const GenerateStats stats = generator.generate(tokens, [&](std::string_view bytes) {
+  const auto take = [&](std::string_view bytes) {
     emit(text.add(bytes));
     if (!first_token.empty()) return;
     const std::chrono::duration<double> since = std::chrono::steady_clock::now() - context.started;
     first_token = fmt::format("first token after {:.2f} s; ", since.count());
-  });
+  };
+  GenerateStats stats;
+  try {
+    stats = generator.generate(tokens, take);
+  } catch (const NonFiniteError& e) {
+    throw NonFiniteError(e.what() + kv_cache_suspicion(arguments.kv_cache));
+  }
   emit(text.finish());
   if (line_open && stdout_is_terminal()) write_stderr_line("");
 

@@ -80,16 +80,23 @@ void add_head_option(CLI::App& command, std::string& head) {
 
 void add_kv_cache_option(CLI::App& command, std::string& kv_cache) {
   command
-      .add_option("--kv-cache", kv_cache,
-                  "fp32 or fp16: in what keys and values are kept. fp16 takes half the memory and "
-                  "rounds each of them once, so logits differ slightly: generate takes it to be "
-                  "quick, eval takes fp32 because it measures")
+      .add_option(
+          "--kv-cache", kv_cache,
+          "fp32 or fp16: in what keys and values are kept (eval: as if they were). fp16 takes "
+          "half the memory and rounds each of them once, so logits differ slightly: "
+          "generate takes it to be quick, eval takes fp32 because it measures")
       ->check(CLI::IsMember({"fp32", "fp16"}))
       ->capture_default_str();
 }
 
 DType parse_kv_cache(const std::string& kv_cache) {
   return kv_cache == "fp16" ? DType::f16 : DType::f32;
+}
+
+std::string kv_cache_suspicion(const std::string& kv_cache) {
+  return parse_kv_cache(kv_cache) == DType::f32
+             ? ""
+             : ", or its keys or values are beyond the 65504 of fp16 (try --kv-cache fp32)";
 }
 
 HeadPrecision parse_head(const std::string& head) {

@@ -31,6 +31,8 @@ HeadPrecision parse_head(const std::string& head);
 // --kv-cache, in what keys and values are kept; `kv_cache` holds its default.
 void add_kv_cache_option(CLI::App& command, std::string& kv_cache);
 DType parse_kv_cache(const std::string& kv_cache);
+// What else can have made logits that are not finite: for the end of a message; empty for fp32.
+std::string kv_cache_suspicion(const std::string& kv_cache);
 
 // Where `bitnet quantize` puts the packed form of the model at `model` unless told:
 // "<model>-packed". A link is followed first.

@@ -41,8 +41,8 @@ LoadResult load_first_token(Backend& backend, const std::filesystem::path& folde
   return {.first_token = std::chrono::steady_clock::now(),
           .peak_memory_bytes = peak_resident_bytes(),
           .head_bytes = head_bytes(model->config(), head),
-          .kv_cache_bytes =
-              kv_cache_bytes(model->config(), model->config().max_position_embeddings, kv_cache)};
+          .kv_cache_bytes = kv_cache_bytes(model->config(), model->config().max_position_embeddings,
+                                           options.kv_cache)};
 }
 
 }  // namespace bitnet

@@ -178,6 +178,8 @@ BenchRow measure_prefill(Transformer& model, std::int64_t tokens, const MachineR
   BenchRow row = make_row("prefill", rate, 1 / seconds, token.bound_by(rates), peak.bytes());
   const auto count = static_cast<double>(tokens);
   row.details = {{"tokens", count},
+                 {"bytes_kv_cache", static_cast<double>(kv_cache_bytes(model.config(), tokens,
+                                                                       session.cache().dtype()))},
                  {"ms", kMilliseconds * count / row.value.median},
                  {"ms_at_limit_projections", kMilliseconds * count * seconds},
                  {"ms_at_limit_attention", kMilliseconds * count *

@@ -91,8 +91,8 @@ EvalResult evaluate(Transformer& model, const EvalText& text, const EvalOptions&
   const std::int64_t batch = eval_batch(model.config(), std::min(o.batch, window_count), length);
 
   Backend& backend = model.backend();
-  Activations activations(backend, model.config(), batch, length, Keep::nothing);
-  activations.round_keys_values(backend, o.kv_cache);
+  Activations activations(backend, model.config(), batch, length, Keep::nothing,
+                          /*mixed=*/false, DType::f32, o.kv_cache);
   Tensor inputs = backend.make_tensor(DType::i32, {batch, length});
   Tensor targets = backend.make_tensor(DType::i32, {batch, length});
   Tensor loss = backend.make_tensor(DType::f32, {batch, length});
@@ -145,8 +145,8 @@ TextLogits first_logits(Transformer& model, const EvalText& text, DType kv_cache
   const std::int64_t length = std::min({static_cast<std::int64_t>(text.tokens.size()), kMostInputs,
                                         model.config().max_position_embeddings});
   Backend& backend = model.backend();
-  Activations activations(backend, model.config(), 1, length, Keep::nothing);
-  activations.round_keys_values(backend, kv_cache);
+  Activations activations(backend, model.config(), 1, length, Keep::nothing,
+                          /*mixed=*/false, DType::f32, kv_cache);
   Tensor inputs = backend.make_tensor(DType::i32, {1, length});
   TextLogits result;
   result.inputs.resize(static_cast<std::size_t>(length));

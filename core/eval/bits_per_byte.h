@@ -40,7 +40,7 @@ struct EvalOptions {
   std::int64_t stride =
       0;  // tokens scored by every window but the first; 0: half of the context, at least 1
   std::int64_t batch = 8;       // windows computed at once; changes no bit of the result
-  DType kv_cache = DType::f32;  // f16: as a model generates whose cache holds halves
+  DType kv_cache = DType::f32;  // f16: keys and values rounded as by a cache of f16
   std::function<void(std::int64_t tokens_done)> progress;  // after each batch; may be empty
 };
 

@@ -23,7 +23,7 @@ struct GenerateOptions {
   // Tokenizer::end_tokens() (byte 0 where tokens are bytes) end the text; not part of it.
   bool stop_at_end_of_document = true;
   std::vector<std::int32_t> end_tokens;  // others that do so: those that end a chat's turn
-  DType kv_cache = DType::f16;  // each key and value rounded once; f32: exact, twice the memory
+  DType kv_cache = DType::f32;           // or f16: half the memory, each key and value rounded once
 };
 
 enum class StopReason : std::uint8_t { length, stop_string, end_of_document };

@@ -6,7 +6,8 @@
 namespace bitnet {
 
 Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t batch_size,
-                         std::int64_t token_count, Keep keep_for_backward, bool mixed, DType act)
+                         std::int64_t token_count, Keep keep_for_backward, bool mixed, DType act,
+                         DType kv_cache)
     : max_batch(batch_size), max_tokens(token_count), keep(keep_for_backward) {
   BITNET_CHECK(batch_size >= 1 && token_count >= 1,
                "a batch of {} x {} tokens, expected at least 1 x 1", batch_size, token_count);
@@ -17,6 +18,10 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
   const std::int64_t widest = std::max({hidden, ffn, query});
 
   BITNET_CHECK(!mixed || act == DType::f32, "the quantisation warm-up needs activations in f32");
+  const bool rounds = kv_cache == DType::f16;
+  BITNET_CHECK(kv_cache == DType::f32 || (rounds && keep == Keep::nothing && act == DType::f32),
+               "keys and values rounded to {}: expected f32, or f16 of f32 without a backward pass",
+               to_string(kv_cache));
   const auto make = [&](Shape shape, DType dtype = DType::f32) {
     Tensor tensor = backend.make_tensor(dtype, shape);
     bytes_ += tensor.bytes();
@@ -63,6 +68,7 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
   final_stats = make({rows, 2});
   final_normed = make({rows, hidden}, act);
   logits = make({rows, c.vocab_size});
+  if (rounds) kv_halves = make({rows, kv}, DType::f16);
   if (keep == Keep::nothing) return;
   for (std::int64_t layer = 0; layer < c.num_hidden_layers; ++layer)
     block_inputs_.push_back(make({rows, hidden}));
@@ -75,17 +81,6 @@ Activations::Activations(Backend& backend, const ModelConfig& c, std::int64_t ba
   d_q = make({rows, query}, act);
   d_k = make({rows, kv}, act);
   d_v = make({rows, kv}, act);
-}
-
-void Activations::round_keys_values(Backend& backend, DType kv_cache) {
-  bytes_ -= kv_halves.bytes();
-  kv_halves = Tensor();
-  if (kv_cache == DType::f32) return;
-  BITNET_CHECK(keep == Keep::nothing && kv_cache == DType::f16,
-               "keys and values cannot be rounded to {} {}", to_string(kv_cache),
-               keep == Keep::nothing ? "(expected f32 or f16)" : "where a backward pass follows");
-  kv_halves = backend.make_tensor(kv_cache, layers_.front().k.shape());
-  bytes_ += kv_halves.bytes();
 }
 
 }  // namespace bitnet

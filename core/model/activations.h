@@ -60,9 +60,10 @@ class Activations {
   // For up to `batch` sequences of up to `tokens` tokens. All layers share one LayerActivations
   // unless everything is kept. mixed: also the float inputs that the quantisation warm-up needs.
   // dtype: f32, or bf16 where the backend's training_dtype() is, of what is marked act below; the
-  // residual stream and its gradient stay f32.
+  // residual stream and its gradient stay f32. kv_cache: f32, or, where nothing is kept and dtype is
+  // f32, f16: forward() then rounds keys (after RoPE) and values as a KvCache of f16 does.
   Activations(Backend& backend, const ModelConfig& config, std::int64_t batch, std::int64_t tokens,
-              Keep keep, bool mixed = false, DType dtype = DType::f32);
+              Keep keep, bool mixed = false, DType dtype = DType::f32, DType kv_cache = DType::f32);
 
   LayerActivations& layer(std::int64_t index) {
     return layers_[layers_.size() == 1 ? 0 : static_cast<std::size_t>(index)];
@@ -70,10 +71,6 @@ class Activations {
   // [rows, D]; only if something is kept.
   Tensor& block_input(std::int64_t layer) { return block_inputs_[static_cast<std::size_t>(layer)]; }
   std::int64_t bytes() const { return bytes_; }
-
-  // From now on forward() rounds keys (after RoPE) and values as a KvCache of this type does: f16,
-  // only where nothing is kept; or f32, not at all, as at first.
-  void round_keys_values(Backend& backend, DType kv_cache);
 
   const std::uint64_t number = unique_number();
   std::int64_t max_batch, max_tokens;
@@ -87,7 +84,7 @@ class Activations {
                     // nothing
   Tensor final_stats, final_normed;  // [rows, 2], act [rows, D]
   Tensor logits;                     // [rows, V]
-  Tensor kv_halves;                  // f16 [rows, G * E], of round_keys_values()
+  Tensor kv_halves;                  // f16 [rows, G * E], only with a kv_cache of f16
   // Gradients (only if something is kept).
   Tensor d_residual;     // [rows, D] flows through the whole backward pass
   Tensor d_branch;       // [rows, D]

@@ -4,7 +4,7 @@
 namespace bitnet {
 namespace {
 
-// x as a cache of halves would keep it, where the activations are such.
+// Rounds x as a cache of halves does, if the activations ask for it.
 void round_to_half(Pass& pass, TensorView x) {
   if (!pass.activations.kv_halves) return;
   const TensorView halves = leading(pass.activations.kv_halves, x.shape());

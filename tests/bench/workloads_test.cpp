@@ -79,8 +79,10 @@ TEST_CASE("prefill is measured against the operations of its projections") {
   const auto backend = make_cpu_backend(1);
   const ModelConfig config = small_config().model;
   const auto model = make_synthetic_model(*backend, config, ThreadTeam(1));
-  const BenchRow row = measure_prefill(*model, 32, kRates, kShort, DType::f32);
+  const DType kv_cache = GENERATE(DType::f32, DType::f16);
+  const BenchRow row = measure_prefill(*model, 32, kRates, kShort, kv_cache);
   check_row(row, "prefill");
+  CHECK(detail(row, "bytes_kv_cache") == double(2 * 2 * 32 * 64 * size_of(kv_cache)));
   CHECK(row.limit == 1 / forward_operations(config).seconds(kRates));
   CHECK(row.bound_by == "int8_dot");
   CHECK(detail(row, "tokens") == 32);

@@ -49,14 +49,15 @@ TEST_CASE("decoding on the GPU by recorded operations gives the bits of decoding
 }
 
 TEST_CASE("decoding on the GPU is near a forward pass over all tokens, whose attention is bf16") {
+  const DType kv_cache = GENERATE(DType::f32, DType::f16);
   const auto gpu = test::default_backend().make();
   const std::int64_t length = 24;  // more than attention takes in fp32
   const auto tokens = test::random_tokens(2, length, 32);
   for (const ModelConfig& config : test::tiny_configs()) {
     INFO(test::describe(config));
-    const auto one_by_one = decode(*gpu, config, tokens, DType::f32);
+    const auto one_by_one = decode(*gpu, config, tokens, kv_cache);
     test::TinyModel model(*gpu, config, 1);
-    const auto whole = test::logits_of(model, tokens, 1);
+    const auto whole = test::logits_of(model, tokens, 1, kv_cache);
     for (std::int64_t t = 0; t < length; ++t) {
       const auto first = whole.begin() + t * 32;
       // A few roundings to bf16 (2^-8), and codes that they move.

@@ -10,6 +10,7 @@ import re
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -453,7 +454,24 @@ class CliTest(unittest.TestCase):
         texts = {precision: self.bitnet(*arguments, "--kv-cache", precision).stdout for precision in ("fp32", "fp16")}
         self.assertEqual(self.bitnet(*arguments).stdout, texts["fp16"])
         self.assertEqual({len(text) for text in texts.values()}, {200})
+        self.assertNotEqual(texts["fp32"], texts["fp16"])
         error_line(self.bitnet("generate", "The ", "--model", "runs/a", "--kv-cache", "fp8", code=2))
+
+    def test_values_beyond_fp16_are_an_error_that_names_the_option(self):
+        shutil.copytree(self.packed, self.work / "large")
+        file = self.work / "large" / "model.safetensors"
+        content = bytearray(file.read_bytes())
+        start = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:start])
+        scale = start + header["model.layers.0.self_attn.v_proj.weight_scale"]["data_offsets"][0]
+        struct.pack_into("<f", content, scale, 1e6)
+        file.write_bytes(content)
+        generate = ["generate", "The ", "--model", "large", "--max-new-tokens", 4, "--ignore-eos"]
+        score = ["eval", "--data", "text.txt", "--model", "large"]
+        self.assertEqual(len(self.bitnet(*generate, "--kv-cache", "fp32").stdout), 4)
+        self.bitnet(*score)
+        for arguments in (generate, [*score, "--kv-cache", "fp16"]):
+            self.assertIn("--kv-cache fp32", error_line(self.bitnet(*arguments, code=1)))
 
     # --- bench ------------------------------------------------------------------------------------------------------
 
@@ -523,6 +541,8 @@ class CliTest(unittest.TestCase):
                 self.assertEqual(report["kv_cache"], precision)
                 row = report["results"][0]
                 sizes[precision, workload] = row["bytes_kv_cache" if workload == "decode" else "kv_cache_bytes"]
+        text = self.bitnet("bench", "decode", "--repeats", 1, "--config", "tiny.json", "--kv-cache", "fp32").stdout.decode()
+        self.assertIn("(int8 head, fp32 keys and values)", text)
         for workload in ("decode", "load"):
             self.assertGreater(sizes["fp16", workload], 0)
             self.assertEqual(sizes["fp32", workload], 2 * sizes["fp16", workload])

@@ -129,11 +129,13 @@ class CudaTest(unittest.TestCase):
         self.assertEqual(len(half), 64)
 
     def test_the_same_packed_file_has_the_same_bits_per_byte(self):
-        score = {}
-        for device in ("cpu", "cuda"):
-            result = self.bitnet("eval", "--json", "--model", self.packed(), "--data", "short.txt", "--split", "all", "--device", device)
-            score[device] = json.loads(result.stdout)["bits_per_byte"]
-        self.assertLess(abs(score["cuda"] / score["cpu"] - 1), 0.002)
+        for kv_cache in ("fp32", "fp16"):
+            score = {}
+            for device in ("cpu", "cuda"):
+                result = self.bitnet("eval", "--json", "--model", self.packed(), "--data", "short.txt", "--split", "all", "--device", device,
+                                     "--kv-cache", kv_cache)
+                score[device] = json.loads(result.stdout)["bits_per_byte"]
+            self.assertLess(abs(score["cuda"] / score["cpu"] - 1), 0.002)
 
     def test_a_dry_run_names_the_device_and_its_memory(self):
         plan = self.bitnet("train", "--config", "tiny.json", "--out", "no", "--device", "cuda", "--dry-run").stdout.decode()

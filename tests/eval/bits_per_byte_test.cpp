@@ -124,10 +124,16 @@ TEST_CASE("token ids past the bytes take their share of the probability") {
 TEST_CASE("the batch size and the number of threads change no bit of an evaluation") {
   TinyModel one(1), two(2);
   const auto text = sample_text(101);
-  const double expected = evaluate(one.model, text, with(0, 5, 1)).nats;
+  const DType kv_cache = GENERATE(DType::f32, DType::f16);
+  const auto nats = [&](TinyModel& tiny, std::int64_t batch) {
+    EvalOptions options = with(0, 5, batch);
+    options.kv_cache = kv_cache;
+    return evaluate(tiny.model, text, options).nats;
+  };
+  const double expected = nats(one, 1);
   for (const std::int64_t batch : {2, 3, 8, 100}) {
-    CHECK(evaluate(one.model, text, with(0, 5, batch)).nats == expected);
-    CHECK(evaluate(two.model, text, with(0, 5, batch)).nats == expected);
+    CHECK(nats(one, batch) == expected);
+    CHECK(nats(two, batch) == expected);
   }
 }
 
@@ -151,6 +157,7 @@ TEST_CASE("the stride and the context decide what a byte is predicted from") {
 TEST_CASE("evaluation with fp16 keys and values scores what is generated from such a cache") {
   TinyModel tiny;
   Backend& backend = *tiny.backend;
+  tiny.model.use_head(GENERATE(HeadPrecision::int8, HeadPrecision::fp32));
   const auto text = sample_text(kContext);
   const TextLogits halves = first_logits(tiny.model, text, DType::f16);
   Activations activations(backend, tiny.model.config(), 1, 1, Keep::nothing);
@@ -179,11 +186,12 @@ TEST_CASE("evaluation with fp16 keys and values scores what is generated from su
 
 TEST_CASE("keys and values are rounded only where no backward pass follows") {
   TinyModel tiny;
-  Activations activations(*tiny.backend, tiny.model.config(), 1, 4, Keep::everything);
-  CHECK_NOTHROW(activations.round_keys_values(*tiny.backend, DType::f32));
-  CHECK_THROWS_AS(activations.round_keys_values(*tiny.backend, DType::f16), ContractError);
-  Activations scratch(*tiny.backend, tiny.model.config(), 1, 4, Keep::nothing);
-  CHECK_THROWS_AS(scratch.round_keys_values(*tiny.backend, DType::bf16), ContractError);
+  const auto make = [&](Keep keep, DType kv_cache) {
+    Activations(*tiny.backend, tiny.model.config(), 1, 4, keep, false, DType::f32, kv_cache);
+  };
+  CHECK_NOTHROW(make(Keep::nothing, DType::f16));
+  CHECK_THROWS_AS(make(Keep::everything, DType::f16), ContractError);
+  CHECK_THROWS_AS(make(Keep::nothing, DType::bf16), ContractError);
 }
 
 TEST_CASE("evaluation reports its progress up to the last byte") {

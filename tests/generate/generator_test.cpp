@@ -55,8 +55,8 @@ std::string reference_text(TinyModel& tiny, const GenerateOptions& options,
   std::vector<std::int32_t> history = {0};
   for (const char c : prompt) history.push_back(static_cast<std::uint8_t>(c));
   const Sampler sampler(options.sampler);
-  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing);
-  activations.round_keys_values(*tiny.backend, options.kv_cache);
+  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing, false,
+                          DType::f32, options.kv_cache);
   std::string out;
   std::int64_t seen = static_cast<std::int64_t>(history.size());
   for (std::int64_t i = 0; i < options.max_new_tokens; ++i) {

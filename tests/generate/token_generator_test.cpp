@@ -57,8 +57,8 @@ std::string text(Transformer& model, const GenerateOptions& options, std::string
 std::vector<std::int32_t> reference(TokenModel& tiny, const GenerateOptions& options,
                                     std::vector<std::int32_t> history, std::size_t choices) {
   const Sampler sampler(options.sampler);
-  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing);
-  activations.round_keys_values(*tiny.backend, options.kv_cache);
+  Activations activations(*tiny.backend, tiny.model.config(), 1, kContext, Keep::nothing, false,
+                          DType::f32, options.kv_cache);
   const auto vocabulary = static_cast<std::size_t>(tiny.model.config().vocab_size);
   std::vector<std::int32_t> written;
   auto seen = static_cast<std::int64_t>(history.size());

@@ -113,10 +113,8 @@ TEST_CASE("an fp16 cache gives the logits of a forward pass that rounds as it do
   const TestBackend b = generated_backend();
   const auto backend = b.make();
   const std::int64_t length = one_way_length(b);
-  for (const char* linear : {"float", "b158", "b1"}) {
-    INFO(linear);
-    ModelConfig config = tiny_config(linear);
-    config.num_key_value_heads = 2;
+  for (const ModelConfig& config : tiny_configs()) {
+    INFO(describe(config));
     TinyModel model(*backend, config, 1);
     const auto tokens = random_tokens(1, length, 32);
     const auto one_by_one = extend_in_pieces(

@@ -68,8 +68,8 @@ inline std::vector<float> logits_of(Transformer& model, const std::vector<std::i
                                     std::int64_t batch, DType kv_cache = DType::f32) {
   Backend& backend = model.backend();
   const std::int64_t length = std::int64_t(tokens.size()) / batch;
-  Activations activations(backend, model.config(), batch, length, Keep::nothing, true);
-  activations.round_keys_values(backend, kv_cache);
+  Activations activations(backend, model.config(), batch, length, Keep::nothing, true, DType::f32,
+                          kv_cache);
   const Tensor input = to_device(backend, {batch, length}, tokens);
   return floats_of(backend, model.forward(input, activations));
 }

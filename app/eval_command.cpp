@@ -103,8 +103,8 @@ void run_eval(const EvalArguments& arguments, AppContext& context) {
   }
   if (!std::isfinite(result.nats))
     throw NonFiniteError(fmt::format(
-        "the loss of the model is {}: its weights are damaged or its training diverged{}",
-        result.nats, kv_cache_suspicion(arguments.kv_cache)));
+        "the loss of the model is not finite: its weights are damaged or its training diverged{}",
+        kv_cache_suspicion(arguments.kv_cache)));
 
   if (!arguments.logits.empty())
     write_logits(arguments.logits, first_logits(*model, text, options.kv_cache));

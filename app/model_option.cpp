@@ -73,7 +73,7 @@ void add_head_option(CLI::App& command, std::string& head) {
       .add_option("--head", head,
                   "fp32 or int8: in what the output head is computed. int8 reads a quarter of the "
                   "bytes and rounds head and activations to 8 bits, so logits differ slightly: "
-                  "generate takes it to be quick, eval takes fp32 because it measures")
+                  "generate and bench take it to be quick, eval takes fp32 because it measures")
       ->check(CLI::IsMember({"fp32", "int8"}))
       ->capture_default_str();
 }
@@ -82,9 +82,10 @@ void add_kv_cache_option(CLI::App& command, std::string& kv_cache) {
   command
       .add_option(
           "--kv-cache", kv_cache,
-          "fp32 or fp16: in what keys and values are kept (eval: as if they were). fp16 takes "
-          "half the memory and rounds each of them once, so logits differ slightly: "
-          "generate takes it to be quick, eval takes fp32 because it measures")
+          "fp32 or fp16: in what keys and values are kept. fp16 takes half the memory, is quicker "
+          "with many of them, and rounds each once, so logits differ slightly: generate and "
+          "bench take it; eval rounds as such a cache would, and takes fp32 because it "
+          "measures")
       ->check(CLI::IsMember({"fp32", "fp16"}))
       ->capture_default_str();
 }

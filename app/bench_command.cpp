@@ -73,6 +73,8 @@ class Bench {
   }
 
   BenchReport run() {
+    report_.head = arguments_.head;
+    report_.kv_cache = arguments_.kv_cache;
     measure_limits();
     if (training_) train(*training_);
     if (inference_) infer(*inference_);
@@ -92,8 +94,6 @@ class Bench {
     report_.isa = limits_.isa();
     report_.threads = limits_.threads();
     report_.l2_bytes = limits_.l2_bytes();
-    report_.head = arguments_.head;
-    report_.kv_cache = arguments_.kv_cache;
     if (backend_.name() == "cpu")
       measure_host_limits();
     else

@@ -113,7 +113,12 @@ TEST_CASE("an fp16 cache gives the logits of a forward pass that rounds as it do
   const TestBackend b = generated_backend();
   const auto backend = b.make();
   const std::int64_t length = one_way_length(b);
-  for (const ModelConfig& config : tiny_configs()) {
+  std::vector<ModelConfig> configs = tiny_configs();
+  for (const char* linear : {"float", "b158", "b1"}) {
+    configs.push_back(tiny_config(linear));
+    configs.back().num_key_value_heads = 2;
+  }
+  for (const ModelConfig& config : configs) {
     INFO(describe(config));
     TinyModel model(*backend, config, 1);
     const auto tokens = random_tokens(1, length, 32);

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <memory>
+#include <type_traits>
 
 namespace bitnet {
 
@@ -71,16 +73,26 @@ class ThreadTeam {
 
   template <typename Body>
   void run(std::int64_t count, Share share, const Body& body) const {
-    // The caller's stack changes during the tasks: what all threads read of it lies apart.
-    struct alignas(kApart) {
-      Body body;
-    } const apart{body};
-    run_erased(
-        count, share,
-        [](const void* b, std::int64_t first, std::int64_t end) {
-          (*static_cast<const Body*>(b))(first, end);
-        },
-        &apart.body);
+    if constexpr (sizeof(Body) == sizeof(void*) && std::is_trivially_copyable_v<Body>) {
+      // One pointer: other threads find it where they find the job.
+      run_erased(
+          count, share,
+          [](const void* b, std::int64_t first, std::int64_t end) {
+            std::bit_cast<Body>(b)(first, end);
+          },
+          std::bit_cast<const void*>(body));
+    } else {
+      // The caller's stack changes during the tasks: what all threads read of it lies apart.
+      struct alignas(kApart) {
+        Body body;
+      } const apart{body};
+      run_erased(
+          count, share,
+          [](const void* b, std::int64_t first, std::int64_t end) {
+            (*static_cast<const Body*>(b))(first, end);
+          },
+          &apart.body);
+    }
   }
   void run_erased(std::int64_t count, Share share,
                   void (*call)(const void*, std::int64_t, std::int64_t), const void* body) const;

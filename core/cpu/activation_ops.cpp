@@ -32,8 +32,10 @@ void CpuBackend::gated_activation(Activation activation, ConstTensorView gate, C
   const ActivationKernels& kernels = kernels_of(*float_, activation);
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data();
   float* to = y.as<float>().data();
-  run_stretches(team_, gate.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
-    kernels.forward(gates + first, at(ups, first), to + first, count);
+  issue([this, forward = kernels.forward, gates, ups, to, size = gate.elements()](std::int64_t) {
+    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+      forward(gates + first, at(ups, first), to + first, count);
+    });
   });
 }
 
@@ -45,7 +47,7 @@ void CpuBackend::gated_activation_backward(Activation activation, ConstTensorVie
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data(),
               *from = dy.as<float>().data();
   float *gate_gradient = dgate.as<float>().data(), *up_gradient = dup.as<float>().data();
-  run_stretches(team_, gate.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), gate.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
     kernels.backward(gates + first, at(ups, first), from + first, gate_gradient + first,
                      at(up_gradient, first), count);
   });
@@ -62,16 +64,17 @@ void CpuBackend::gated_activation_quantize(Activation activation, ConstTensorVie
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data();
   std::int8_t* to = codes.as<std::int8_t>().data();
   float *scales = act_scale.as<float>().data(), *row_stats = stats.as<float>().data();
-  const ThreadScratch<float> row_scratch(thread_scratch_, team_, n);
-  run_stretches(team_, gate.dim(0), rows_per_stretch(n),
-                [&](std::int64_t first, std::int64_t rows) {
-                  float* const scratch = row_scratch.get();
-                  for (std::int64_t row = first; row < first + rows; ++row) {
-                    scales[row] = kernels.quantize(gates + row * n, at(ups, row * n), n,
-                                                   row_stats == nullptr ? nullptr : &arguments,
-                                                   scratch, to + row * n, at(row_stats, row * 2));
-                  }
-                });
+  issue([=, this, quantize = kernels.quantize, all_rows = gate.dim(0)](std::int64_t) {
+    const ThreadScratch<float> row_scratch(thread_scratch_, team_, n);
+    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t first, std::int64_t rows) {
+      float* const scratch = row_scratch.get();
+      for (std::int64_t row = first; row < first + rows; ++row) {
+        scales[row] = quantize(gates + row * n, at(ups, row * n), n,
+                               row_stats == nullptr ? nullptr : &arguments, scratch, to + row * n,
+                               at(row_stats, row * 2));
+      }
+    });
+  });
 }
 
 void CpuBackend::gated_activation_norm_backward(Activation activation, ConstTensorView gate,
@@ -86,8 +89,8 @@ void CpuBackend::gated_activation_norm_backward(Activation activation, ConstTens
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data(),
               *row_stats = stats.as<float>().data(), *from = dy.as<float>().data();
   float *gate_gradient = dgate.as<float>().data(), *up_gradient = dup.as<float>().data();
-  const ThreadScratch<float> row_scratch(thread_scratch_, team_, 2 * n);
-  run_gain_tiles(team_, *float_, reduction_scratch_, gate.dim(0), n, dgain,
+  const ThreadScratch<float> row_scratch(thread_scratch_, team(), 2 * n);
+  run_gain_tiles(team(), *float_, reduction_scratch_, gate.dim(0), n, dgain,
                  [&](std::int64_t first, std::int64_t rows, float* gain_part) {
                    float* const scratch = row_scratch.get();
                    for (std::int64_t row = first; row < first + rows; ++row) {

@@ -54,6 +54,11 @@ class CacheAppend {
                  head_dim_);
   }
 
+  void move_to(std::int64_t first_position) {
+    end_ += first_position - first_;
+    first_ = first_position;
+  }
+
   // Of one token, unit g is key/value head g.
   std::int64_t units() const {
     return (tile_count(end_, kInterleavedKeys) - first_ / kInterleavedKeys) * kv_heads_;
@@ -111,6 +116,8 @@ class CacheAttention {
         parts_(tile_count(group_, kTokenHeads)),
         scale_(score_scale(shape)) {}
 
+  void move_to(std::int64_t first_position) { s_.first_position = first_position; }
+
   // Of one token whose heads are not cut into parts, unit g is key/value head g.
   std::int64_t units() const { return s_.queries * s_.kv_heads * parts_; }
   std::int64_t units_per_task() const {
@@ -149,6 +156,37 @@ class CacheAttention {
   float scale_;
 };
 
+// cached_attention() of one token: a key/value head is turned and appended by the task that attends
+// to it.
+class TokenAttention {
+ public:
+  TokenAttention(const ThreadTeam& team, const CacheAppend& append, const CacheAttention& attention)
+      : team_(team), append_(append), attention_(attention) {}
+
+  void operator()(std::int64_t position) {
+    append_.move_to(position);
+    attention_.move_to(position);
+    heads_per_task_ = attention_.units_per_task();
+    team_.run(tile_count(attention_.units(), heads_per_task_),
+              [token = this](std::int64_t task) { token->run(task); });
+  }
+
+ private:
+  void run(std::int64_t task) const {
+    const std::int64_t first = task * heads_per_task_,
+                       end = std::min(first + heads_per_task_, attention_.units());
+    for (std::int64_t g = first; g < end; ++g) {
+      append_.run(g);
+      attention_.run(g);
+    }
+  }
+
+  const ThreadTeam& team_;
+  CacheAppend append_;
+  CacheAttention attention_;
+  std::int64_t heads_per_task_ = 1;
+};
+
 }  // namespace
 
 void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_position,
@@ -159,7 +197,7 @@ void CpuBackend::rope(TensorView x, ConstTensorView table, std::int64_t first_po
   float* rows = x.as<float>().data();
   const float* angles = table.as<float>().data();
   const float sign = direction == RopeDirection::forward ? 1.0f : -1.0f;
-  run_stretches(team_, x.dim(0) * tokens, rows_per_stretch(width),
+  run_stretches(team(), x.dim(0) * tokens, rows_per_stretch(width),
                 [&](std::int64_t first, std::int64_t count) {
                   for (std::int64_t row = first; row < first + count; ++row) {
                     float_->rope(rows + row * width,
@@ -173,11 +211,9 @@ void CpuBackend::rope_append(TensorView q, TensorView k, ConstTensorView v, Cons
                              std::int64_t first_position, TensorView keys, TensorView values) {
   check_rope_append(q, k, v, table, first_position, keys, values);
   const CacheAppend append(*float_, q, k, v, table, first_position, keys, values);
-  team_.run(append.units(), [&](std::int64_t unit) { append.run(unit); });
+  team().run(append.units(), [&](std::int64_t unit) { append.run(unit); });
 }
 
-// A key/value head is turned and appended by the task that attends to it, where the units of both are
-// those heads.
 void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorView k,
                                   ConstTensorView v, ConstTensorView table, TensorView keys,
                                   TensorView values, TensorView out) {
@@ -189,15 +225,9 @@ void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorV
   check_rope_append(q, k, v, table, s.first_position, keys, values);
   const ConstTensorView all_k = cached_tokens(s, keys), all_v = cached_tokens(s, values);
   check_attention(s, kMaxHeadDim, q, all_k, all_v, out, {});
-  const CacheAppend append(*float_, q, k, v, table, s.first_position, keys, values);
-  const CacheAttention attention(*float_, s, q, all_k, all_v, out, {});
-  run_stretches(team_, s.kv_heads, attention.units_per_task(),
-                [&](std::int64_t first, std::int64_t count) {
-                  for (std::int64_t g = first; g < first + count; ++g) {
-                    append.run(g);
-                    attention.run(g);
-                  }
-                });
+  issue(TokenAttention(team_, {*float_, q, k, v, table, s.first_position, keys, values},
+                       {*float_, s, q, all_k, all_v, out, {}}),
+        s.first_position);
 }
 
 void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTensorView k,
@@ -220,7 +250,7 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
 
   if (cached && s.queries <= kFewQueries) {
     const CacheAttention few(*float_, s, q, k, v, out, logsumexp);
-    run_stretches(team_, few.units(), few.units_per_task(),
+    run_stretches(team(), few.units(), few.units_per_task(),
                   [&](std::int64_t first, std::int64_t count) {
                     for (std::int64_t unit = first; unit < first + count; ++unit) few.run(unit);
                   });
@@ -231,7 +261,7 @@ void CpuBackend::attention(const AttentionShape& s, ConstTensorView q, ConstTens
   // are then in the cache; the last, which sees the most keys, first.
   const std::int64_t lead = s.first_position % kAttentionTile;
   const std::int64_t blocks = tile_count(lead + s.queries, kAttentionTile);
-  team_.run(s.batch * s.heads * blocks, [&](std::int64_t task) {
+  team().run(s.batch * s.heads * blocks, [&](std::int64_t task) {
     const std::int64_t block = blocks - 1 - task % blocks;
     const std::int64_t b = task / blocks / s.heads, h = task / blocks % s.heads;
     const std::int64_t first = std::max<std::int64_t>(block * kAttentionTile - lead, 0);
@@ -273,7 +303,7 @@ void CpuBackend::attention_backward(const AttentionShape& s, ConstTensorView q, 
   const std::int64_t size = dk.elements(), rows = s.batch * s.heads * s.queries;
   float* const delta = reduction_scratch_.get<float>(rows + 2 * (parts - 1) * size);
   float* const partial = delta + rows;  // [parts - 1, 2, size]: dk, dv
-  team_.run(s.batch * s.kv_heads * parts, [&](std::int64_t task) {
+  team().run(s.batch * s.kv_heads * parts, [&](std::int64_t task) {
     const std::int64_t b = task / (s.kv_heads * parts), g = task / parts % s.kv_heads;
     const std::int64_t part = task % parts, h = g * group + part * together;
     const std::int64_t q_at = b * s.queries * q_stride + h * s.head_dim;
@@ -299,7 +329,7 @@ void CpuBackend::attention_backward(const AttentionShape& s, ConstTensorView q, 
                                 .scale = scale});
   });
   if (parts == 1) return;
-  run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), size, kStretch, [&](std::int64_t first, std::int64_t count) {
     for (std::int64_t part = 0; part < parts - 1; ++part) {
       const float* from = partial + 2 * part * size + first;
       float_->add(pdk + first, from, pdk + first, count);

@@ -22,7 +22,7 @@ void CpuBackend::bit_linear_backward(ConstTensorView codes, ConstTensorView act_
   const bool integer = precision == GradientPrecision::int8;
   bool accumulate_dx = false;
   if (integer) {
-    accumulate_dx = integer_gradients(team_, *panel_, *gradient_, gradient_scratch_, codes,
+    accumulate_dx = integer_gradients(team(), *panel_, *gradient_, gradient_scratch_, codes,
                                       act_scale, gradients, dx);
   }
   TensorView x;
@@ -41,7 +41,7 @@ void CpuBackend::bit_linear_backward(ConstTensorView codes, ConstTensorView act_
       x = scratch(input_scratch_, codes.shape());
       dequantize_activations(codes, act_scale, x);
     }
-    dense_backward(team_, shape, x.as<float>().data(), w.as<float>().data(),
+    dense_backward(team(), shape, x.as<float>().data(), w.as<float>().data(),
                    g.dy.as<float>().data(), dense_dx ? dx.as<float>().data() : nullptr,
                    accumulate_dx, dense_dw ? g.dw.as<float>().data() : nullptr);
     accumulate_dx = accumulate_dx || dense_dx;

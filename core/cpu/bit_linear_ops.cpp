@@ -3,11 +3,11 @@
 // projections that share an input are one parallel region.
 #include <algorithm>
 #include <array>
+#include <span>
 
 #include "core/backend/packed_shape.h"
 #include "core/cpu/bit_linear_tiles.h"
 #include "core/cpu/cpu_backend_impl.h"
-#include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -39,13 +39,14 @@ struct Cut {
   std::int64_t joined;  // the most tasks of a tile
 
   // Neighbouring tasks share packed rows: tokens go first.
-  void run(std::int64_t first, std::int64_t end, std::int64_t tokens) const {
+  void run(std::int64_t first, std::int64_t end, std::int64_t tokens,
+           const std::int32_t* code_sums) const {
     for (std::int64_t task = first; task < end; task += joined) {
       const std::int64_t row = task / token_tiles * tile_rows,
                          token = task % token_tiles * tile_tokens;
       const std::int64_t rows = std::min(joined, end - task) * tile_rows;
       tile(operands, {row, std::min(rows, operands.shape.quarter - row), token,
-                      std::min(tile_tokens, tokens - token)});
+                      std::min(tile_tokens, tokens - token), code_sums});
     }
   }
 
@@ -59,26 +60,20 @@ struct Cut {
   }
 };
 
-// What the calls of one bit_linear() amount to.
-struct Total {
-  std::int64_t products = 0;
-  std::int64_t packed_bytes = 0;
-  std::int64_t panel_tiles = 0;  // panels times blocks of tokens
-};
-
 // Tiles of `items` that are at most `largest`, as equal as multiples of `step` allow.
 std::int64_t even_tile(std::int64_t items, std::int64_t largest, std::int64_t step) {
   const std::int64_t tiles = std::max<std::int64_t>(tile_count(items, largest), 1);
   return std::max(tile_count(items, tiles * step) * step, step);
 }
 
-Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const Total& total) {
+// panel_tiles: panels times blocks of tokens, of all products that share the input.
+Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, std::int64_t panel_tiles) {
   const PackedShape& shape = operands.shape;
   Cut cut{operands, stream_tile, kTaskRows, tokens, 1, 0, 1};
   if (in_panels(shape, tokens)) {
     cut.tile = panel_tile;
     cut.tile_rows =
-        std::clamp<std::int64_t>(total.panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
+        std::clamp<std::int64_t>(panel_tiles / kPanelTasks, 1, kTilePanels) * kPanelRows;
     cut.tile_tokens = even_tile(tokens, kPanelTokens, operands.panels->block_rows);
   } else {
     std::int64_t most_rows = kStreamTile / tokens;
@@ -94,6 +89,79 @@ Cut cut_product(const BitLinearOperands& operands, std::int64_t tokens, const To
   return cut;
 }
 
+// The products of a bit_linear(), cut into tasks.
+class CutProducts {
+ public:
+  // record: of the sequence that they are issued in, or null.
+  CutProducts(const ThreadTeam& team, TokenRecord* record,
+              std::span<const BitLinearOperands> operands, std::int64_t tokens)
+      : team_(team), record_(record), tokens_(tokens) {
+    std::int64_t products = 0, panel_tiles = 0;
+    for (const BitLinearOperands& o : operands) {
+      const std::int64_t quarter = o.shape.quarter;
+      products += tokens * o.shape.outputs * o.shape.inputs;
+      packed_bytes_ += quarter * o.shape.inputs;
+      panel_tiles += tile_count(quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
+    }
+    parallel_ = products >= kParallelProducts;
+    for (std::size_t p = 0; p < operands.size(); ++p) {
+      cuts_[p] = cut_product(operands[p], tokens, panel_tiles);
+      tasks_ += cuts_[p].tasks;
+      joined_ = joined_ || cuts_[p].joined > 1;
+      streams_ = streams_ || cuts_[p].tile == stream_tile;
+    }
+  }
+
+  void operator()(std::int64_t /*position*/) {
+    const BitLinearOperands& any = cuts_[0].operands;
+    for (std::int64_t t = 0; streams_ && t < tokens_; ++t) {
+      code_sums_[static_cast<std::size_t>(t)] =
+          any.kernels->sum_codes(any.codes + t * any.shape.inputs, any.shape.inputs);
+    }
+    if (record_ != nullptr) {
+      record_->read_ahead().start_product(packed_bytes_, [&](int thread) -> ReadAhead::Stretch {
+        std::int64_t task = team_.first_task(tasks_, thread);
+        const std::int64_t count = team_.first_task(tasks_, thread + 1) - task;
+        return task < tasks_ ? cut_of(task).weights_of(task, count) : ReadAhead::Stretch{};
+      });
+    }
+    if (!parallel_) {
+      run(0, tasks_);
+    } else if (joined_) {
+      team_.run_ranges(tasks_, [products = this](std::int64_t first, std::int64_t end) {
+        products->run(first, end);
+      });
+    } else {
+      team_.run(tasks_, [products = this](std::int64_t task) { products->run(task, task + 1); });
+    }
+  }
+
+ private:
+  // A task's product, and its number there.
+  const Cut& cut_of(std::int64_t& task) const {
+    const Cut* cut = cuts_.data();
+    for (; task >= cut->tasks; ++cut) task -= cut->tasks;
+    return *cut;
+  }
+  void run(std::int64_t first, std::int64_t end) const {
+    while (first < end) {
+      std::int64_t task = first;
+      const Cut& cut = cut_of(task);
+      const std::int64_t count = std::min(end - first, cut.tasks - task);
+      cut.run(task, task + count, tokens_, streams_ ? code_sums_.data() : nullptr);
+      first += count;
+    }
+  }
+
+  const ThreadTeam& team_;
+  TokenRecord* record_;
+  std::int64_t tokens_, tasks_ = 0, packed_bytes_ = 0;
+  bool parallel_ = false, joined_ = false, streams_ = false;
+  std::array<Cut, kMaxProducts> cuts_;
+  // Written each time; what is above stays the same, in the caches of all threads.
+  alignas(kApart) std::array<std::int32_t, kPanelThreshold> code_sums_;
+};
+
 }  // namespace
 
 void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
@@ -106,7 +174,6 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
   const std::int64_t tokens = codes.dim(0);
   if (tokens == 0 || products.empty()) return;
   std::array<BitLinearOperands, kMaxProducts> operands;
-  Total total;
   for (std::size_t p = 0; p < products.size(); ++p) {
     const BitLinearProduct& product = products[p];
     const PackedShape shape = packed_shape(product.packed, product.weight_scale);
@@ -122,59 +189,13 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                    shape,
                    stream_ahead(),
                    codes.as<std::int8_t>().data(),
-                   nullptr,
                    act_scale.as<float>().data(),
                    product.packed.as<std::uint8_t>().data(),
                    product.weight_scale.as<float>().data(),
                    product.residual.as<float>().data(),
                    product.y.as<float>().data()};
-    total.products += tokens * shape.outputs * shape.inputs;
-    total.packed_bytes += shape.quarter * shape.inputs;
-    total.panel_tiles += tile_count(shape.quarter, kPanelRows) * tile_count(tokens, kPanelTokens);
   }
-  std::array<std::int32_t, kPanelThreshold> code_sums;
-  for (std::int64_t t = 0; tokens < kPanelThreshold && t < tokens; ++t) {
-    code_sums[static_cast<std::size_t>(t)] =
-        integer_->sum_codes(operands[0].codes + t * codes.dim(1), codes.dim(1));
-  }
-  std::array<Cut, kMaxProducts> cuts;
-  std::int64_t tasks = 0;
-  bool joined = false;
-  for (std::size_t p = 0; p < products.size(); ++p) {
-    cuts[p] = cut_product(operands[p], tokens, total);
-    if (cuts[p].tile == stream_tile) cuts[p].operands.code_sums = code_sums.data();
-    tasks += cuts[p].tasks;
-    joined = joined || cuts[p].joined > 1;
-  }
-  // A task's product, and its number there.
-  const auto cut_of = [&](std::int64_t& task) -> const Cut& {
-    const Cut* cut = cuts.data();
-    for (; task >= cut->tasks; ++cut) task -= cut->tasks;
-    return *cut;
-  };
-  const auto run = [&](std::int64_t first, std::int64_t end) {
-    while (first < end) {
-      std::int64_t task = first;
-      const Cut& cut = cut_of(task);
-      const std::int64_t count = std::min(end - first, cut.tasks - task);
-      cut.run(task, task + count, tokens);
-      first += count;
-    }
-  };
-  if (read_ahead_ != nullptr) {
-    read_ahead_->start_product(total.packed_bytes, [&](int thread) -> ReadAhead::Stretch {
-      std::int64_t task = team_.first_task(tasks, thread);
-      const std::int64_t count = team_.first_task(tasks, thread + 1) - task;
-      return task < tasks ? cut_of(task).weights_of(task, count) : ReadAhead::Stretch{};
-    });
-  }
-  if (total.products < kParallelProducts) {
-    run(0, tasks);
-  } else if (joined) {
-    team_.run_ranges(tasks, run);
-  } else {
-    team_.run(tasks, [&](std::int64_t task) { run(task, task + 1); });
-  }
+  issue(CutProducts(team_, record_, std::span(operands).first(products.size()), tokens));
 }
 
 }  // namespace bitnet::cpu

@@ -25,19 +25,20 @@ struct BitLinearOperands {
   const IntegerKernels* kernels;
   const PanelKernels* panels;
   PackedShape shape;
-  std::int64_t ahead;             // of packed_rows_dot(): one token, a single scale
-  const std::int8_t* codes;       // [tokens, K]
-  const std::int32_t* code_sums;  // [tokens] for a stream tile, or null
-  const float* act_scale;         // [tokens]
-  const std::uint8_t* packed;     // [N / 4, K]
-  const float* weight_scale;      // [1] or [N, groups]
-  const float* residual;          // [tokens, N] or null
-  float* y;                       // [tokens, N]
+  std::int64_t ahead;          // of packed_rows_dot(): one token, a single scale
+  const std::int8_t* codes;    // [tokens, K]
+  const float* act_scale;      // [tokens]
+  const std::uint8_t* packed;  // [N / 4, K]
+  const float* weight_scale;   // [1] or [N, groups]
+  const float* residual;       // [tokens, N] or null
+  float* y;                    // [tokens, N]
 };
 
 // A tile: outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens).
+// code_sums: of all tokens' codes, or null; a stream tile uses them.
 struct BitLinearTile {
   std::int64_t row, rows, token, tokens;
+  const std::int32_t* code_sums = nullptr;
 };
 
 // Few tokens, a single scale: the packed rows are streamed once for each block of tokens.

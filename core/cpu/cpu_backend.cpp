@@ -19,7 +19,6 @@
 #include "core/cpu/head_kernels.h"
 #include "core/cpu/integer_kernels.h"
 #include "core/cpu/panel_kernels.h"
-#include "core/cpu/read_ahead.h"
 #include "core/cpu/stretches.h"
 
 namespace bitnet {
@@ -139,7 +138,13 @@ CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
 }
 
 std::int64_t CpuBackend::stream_ahead() const {
-  return read_ahead_ != nullptr && read_ahead_->bytes() > unprefetched_above_ ? 0 : kStreamAhead;
+  return record_ != nullptr && record_->read_ahead().bytes() > unprefetched_above_ ? 0
+                                                                                   : kStreamAhead;
+}
+
+const ThreadTeam& CpuBackend::team() {
+  if (record_ != nullptr) record_->give_up();
+  return team_;
 }
 
 std::string CpuBackend::detail() const {
@@ -178,13 +183,13 @@ void CpuBackend::copy(ConstTensorView source, TensorView destination) {
                "cannot copy {} {} to {} {}", bitnet::to_string(source.dtype()),
                source.shape().to_string(), bitnet::to_string(destination.dtype()),
                destination.shape().to_string());
-  run_stretches(team_, source.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), source.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
     copy_bytes(destination.raw() + first, source.raw() + first, count);
   });
 }
 
 void CpuBackend::zero(TensorView x) {
-  run_stretches(team_, x.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), x.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
     std::memset(x.raw() + first, 0, static_cast<std::size_t>(count));
   });
 }
@@ -194,7 +199,7 @@ void CpuBackend::convert(ConstTensorView x, TensorView y) {
   const bool narrows = x.dtype() == DType::f32;
   const std::byte* from = x.raw();
   std::byte* to = y.raw();
-  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
     if (narrows) {
       float_->narrow(reinterpret_cast<const float*>(from) + first,
                      reinterpret_cast<std::uint16_t*>(to) + first, count);
@@ -210,19 +215,20 @@ void CpuBackend::convert(ConstTensorView x, TensorView y) {
   });
 }
 
-// The record holds nothing but what the products read; without a position there is none: what is
-// repeated then are batches, whose products are bound by arithmetic.
+// Without a position there is no record: what is repeated then are batches, whose products are bound
+// by arithmetic.
 void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record,
                         std::optional<std::int64_t> position,
                         const std::function<void()>& operations) {
   if (!position) return operations();
-  if (record == nullptr) record = std::make_unique<ReadAhead>(team_.size());
-  read_ahead_ = static_cast<ReadAhead*>(record.get());
-  read_ahead_->begin();
-  const auto leave = [this] { read_ahead_ = nullptr; };
+  if (record == nullptr) record = std::make_unique<TokenRecord>(team_.size());
+  record_ = static_cast<TokenRecord*>(record.get());
+  const auto leave = [this] { record_ = nullptr; };
   try {
-    team_.stay_awake(operations, [this](int thread) { return read_ahead_->step(thread); });
+    team_.stay_awake([&] { record_->issue(*position, operations); },
+                     [this](int thread) { return record_->read_ahead().step(thread); });
   } catch (...) {
+    record_->abandon();
     leave();
     throw;
   }

@@ -10,6 +10,7 @@
 
 #include "core/backend/backend.h"
 #include "core/base/parallel.h"
+#include "core/cpu/token_record.h"
 
 namespace bitnet::cpu {
 
@@ -18,7 +19,6 @@ struct FloatKernels;     // float_kernels.h
 struct PanelKernels;     // panel_kernels.h
 struct GradientKernels;  // gradient_kernels.h
 struct HeadKernels;      // head_kernels.h
-class ReadAhead;         // read_ahead.h
 
 // to[i] = from[i] for the bits of a bf16 number, which are the upper half of the fp32 ones.
 void widen_bf16(const std::uint16_t* from, std::int64_t count, float* to);
@@ -145,6 +145,13 @@ class CpuBackend final : public Backend {
             std::span<double> sums) override;
 
  private:
+  // Runs an operation of repeat() that a record can keep: operation(position) of what it captures
+  // by value, tensors' addresses and sizes. `position`: of the token, if it depends on one.
+  template <typename Operation>
+  void issue(Operation&& operation, std::int64_t position = 0);
+  // The team, for operations that a record does not keep.
+  const ThreadTeam& team();
+
   // How far ahead of its use a stream of weights is fetched: `ahead` of the kernels.
   std::int64_t stream_ahead() const;
   void quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix);
@@ -156,12 +163,18 @@ class CpuBackend final : public Backend {
   const PanelKernels* panel_;
   const GradientKernels* gradient_;
   const HeadKernels* head_;
-  ReadAhead* read_ahead_ = nullptr;         // within repeat()
+  TokenRecord* record_ = nullptr;           // within repeat()
   std::int64_t unprefetched_above_;         // bytes of codes and int8 head that one token reads
   Scratch gradient_scratch_;                // integer_gradients
   Scratch thread_scratch_;                  // ThreadScratch
   Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂
   Scratch reduction_scratch_;               // partial sums of reductions
 };
+
+template <typename Operation>
+void CpuBackend::issue(Operation&& operation, std::int64_t position) {
+  if (record_ != nullptr && record_->recording()) record_->keep(operation);
+  operation(position);
+}
 
 }  // namespace bitnet::cpu

@@ -24,23 +24,25 @@ void check_tokens(ConstTensorView tokens, ConstTensorView table) {
 
 void CpuBackend::embedding(ConstTensorView tokens, ConstTensorView table, TensorView y) {
   check_embedding(tokens, table, y);
-  check_tokens(tokens, table);
   const std::int64_t width = table.dim(1);
   const std::int32_t* ids = tokens.as<std::int32_t>().data();
   const bool widen = table.dtype() == DType::bf16;
   const float* floats = widen ? nullptr : table.as<float>().data();
   const auto* halves = reinterpret_cast<const std::uint16_t*>(table.raw());
   float* to = y.as<float>().data();
-  run_stretches(team_, tokens.elements(), rows_per_stretch(width),
-                [&](std::int64_t first, std::int64_t count) {
-                  for (std::int64_t row = first; row < first + count; ++row) {
-                    if (widen) {
-                      widen_bf16(halves + ids[row] * width, width, to + row * width);
-                    } else {
-                      std::copy_n(floats + ids[row] * width, width, to + row * width);
+  issue([=, this](std::int64_t) {
+    check_tokens(tokens, table);
+    run_stretches(team_, tokens.elements(), rows_per_stretch(width),
+                  [&](std::int64_t first, std::int64_t count) {
+                    for (std::int64_t row = first; row < first + count; ++row) {
+                      if (widen) {
+                        widen_bf16(halves + ids[row] * width, width, to + row * width);
+                      } else {
+                        std::copy_n(floats + ids[row] * width, width, to + row * width);
+                      }
                     }
-                  }
-                });
+                  });
+  });
 }
 
 // A task owns a block of columns and takes the tokens in order.
@@ -51,7 +53,7 @@ void CpuBackend::embedding_backward(ConstTensorView tokens, ConstTensorView dy, 
   const std::int32_t* ids = tokens.as<std::int32_t>().data();
   const float* from = dy.as<float>().data();
   float* to = dtable.as<float>().data();
-  run_stretches(team_, width, kColumnBlock, [&](std::int64_t column, std::int64_t count) {
+  run_stretches(team(), width, kColumnBlock, [&](std::int64_t column, std::int64_t count) {
     for (std::int64_t row = 0; row < rows; ++row) {
       float* sum = to + ids[row] * width + column;
       float_->add(sum, from + row * width + column, sum, count);
@@ -63,8 +65,10 @@ void CpuBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
   check_same_size("add", {a, b, y});
   const float *left = a.as<float>().data(), *right = b.as<float>().data();
   float* to = y.as<float>().data();
-  run_stretches(team_, a.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
-    float_->add(left + first, right + first, to + first, count);
+  issue([=, this, size = a.elements()](std::int64_t) {
+    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+      float_->add(left + first, right + first, to + first, count);
+    });
   });
 }
 
@@ -83,7 +87,7 @@ void CpuBackend::dropout(ConstTensorView x, double p, const RandomStream& stream
   fill_philox_keys(stream.seed, rule.keys);
   const float* from = x.as<float>().data();
   float* to = y.as<float>().data();
-  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t i, std::int64_t count) {
+  run_stretches(team(), x.elements(), kStretch, [&](std::int64_t i, std::int64_t count) {
     float_->dropout(rule, (first + static_cast<std::uint64_t>(i)) / 4, from + i, to + i, count);
   });
 }

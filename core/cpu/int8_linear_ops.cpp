@@ -6,7 +6,6 @@
 #include "core/backend/linear_checks.h"
 #include "core/cpu/cpu_backend_impl.h"
 #include "core/cpu/head_kernels.h"
-#include "core/cpu/read_ahead.h"
 
 namespace bitnet::cpu {
 namespace {
@@ -33,32 +32,34 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
       kLineFloats;
   const std::int64_t row_tiles = tile_count(outputs, row_tile);
   const std::int64_t joined = tokens == 1 ? std::min(kJoinedTiles, row_tiles) : 1;
-  const ThreadScratch<std::int32_t> scratch(
-      thread_scratch_, team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
-  const auto scale = [&](const std::int32_t* from, std::int64_t token, std::int64_t row,
-                         std::int64_t rows) {
-    float* out = to + token * outputs + row;
-    for (std::int64_t n = 0; n < rows; ++n) {
-      out[n] = (token_scales[token] * scales[row + n]) * static_cast<float>(from[n]);
-    }
-  };
   const std::int64_t tasks = row_tiles * tile_count(tokens, kTokenTile);
-  if (read_ahead_ != nullptr) {
-    read_ahead_->start_product(outputs * inputs, [&](int thread) -> ReadAhead::Stretch {
-      const std::int64_t row = team_.first_task(tasks, thread) % row_tiles * row_tile;
-      return {w + row * inputs, (outputs - row) * inputs};
-    });
-  }
-  const std::int64_t ahead = stream_ahead();
-  team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
-    std::int32_t* const products = scratch.get();  // [count, rows]
-    for (std::int64_t task = first; task < end; task += joined) {
-      const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
-      const std::int64_t rows = std::min(row_tile * std::min(joined, end - task), outputs - row),
-                         count = std::min(kTokenTile, tokens - token);
-      head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, ahead, products);
-      for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
+  issue([=, this](std::int64_t) {
+    if (record_ != nullptr) {
+      record_->read_ahead().start_product(outputs * inputs, [&](int thread) -> ReadAhead::Stretch {
+        const std::int64_t row = team_.first_task(tasks, thread) % row_tiles * row_tile;
+        return {w + row * inputs, (outputs - row) * inputs};
+      });
     }
+    const std::int64_t ahead = stream_ahead();
+    const ThreadScratch<std::int32_t> scratch(
+        thread_scratch_, team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
+    const auto scale = [&](const std::int32_t* from, std::int64_t token, std::int64_t row,
+                           std::int64_t rows) {
+      float* out = to + token * outputs + row;
+      for (std::int64_t n = 0; n < rows; ++n) {
+        out[n] = (token_scales[token] * scales[row + n]) * static_cast<float>(from[n]);
+      }
+    };
+    team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
+      std::int32_t* const products = scratch.get();  // [count, rows]
+      for (std::int64_t task = first; task < end; task += joined) {
+        const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;
+        const std::int64_t rows = std::min(row_tile * std::min(joined, end - task), outputs - row),
+                           count = std::min(kTokenTile, tokens - token);
+        head_->dot(w + row * inputs, rows, inputs, x + token * inputs, count, ahead, products);
+        for (std::int64_t t = 0; t < count; ++t) scale(products + t * rows, token + t, row, rows);
+      }
+    });
   });
 }
 

@@ -94,17 +94,19 @@ void CpuBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
   const std::int64_t output_tile =
       tile_count(kTaskProducts, row_tile * std::max<std::int64_t>(inputs, 1) * 4) * 4;
   const std::int64_t output_tiles = tile_count(outputs, output_tile);
-  team_.run(tile_count(rows, row_tile) * output_tiles, [&](std::int64_t task) {
-    const std::int64_t t = task / output_tiles * row_tile, n = task % output_tiles * output_tile;
-    float_->linear(from + t * inputs, weights + n * inputs, to + t * outputs + n, outputs,
-                   std::min(row_tile, rows - t), std::min(output_tile, outputs - n), inputs);
+  issue([=, this](std::int64_t) {
+    team_.run(tile_count(rows, row_tile) * output_tiles, [&](std::int64_t task) {
+      const std::int64_t t = task / output_tiles * row_tile, n = task % output_tiles * output_tile;
+      float_->linear(from + t * inputs, weights + n * inputs, to + t * outputs + n, outputs,
+                     std::min(row_tile, rows - t), std::min(output_tile, outputs - n), inputs);
+    });
   });
 }
 
 void CpuBackend::linear_backward(ConstTensorView x, ConstTensorView w, ConstTensorView dy,
                                  TensorView dx, bool accumulate_dx, TensorView dw) {
   const LinearShape shape = check_backward(x.shape(), w.shape(), dy, dx, dw);
-  dense_backward(team_, shape, x.as<float>().data(), w.as<float>().data(), dy.as<float>().data(),
+  dense_backward(team(), shape, x.as<float>().data(), w.as<float>().data(), dy.as<float>().data(),
                  dx.as<float>().data(), accumulate_dx, dw.as<float>().data());
 }
 

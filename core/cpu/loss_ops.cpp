@@ -43,7 +43,7 @@ void CpuBackend::cross_entropy(ConstTensorView logits, ConstTensorView targets, 
   }
   const float* rows = logits.as<float>().data();
   float *losses = loss.as<float>().data(), *gradient = dlogits.as<float>().data();
-  run_stretches(team_, logits.dim(0), rows_per_stretch(vocabulary),
+  run_stretches(team(), logits.dim(0), rows_per_stretch(vocabulary),
                 [&](std::int64_t first, std::int64_t count) {
                   for (std::int64_t row = first; row < first + count; ++row) {
                     float* row_gradient =
@@ -70,7 +70,7 @@ void CpuBackend::adamw(const AdamWStep& step, std::span<const AdamWParameter> pa
     const float* g = parameter.gradient.as<float>().data();
     float *p = parameter.parameter.as<float>().data(), *m = parameter.m.as<float>().data(),
           *v = parameter.v.as<float>().data();
-    run_stretches(team_, parameter.parameter.elements(), kStretch,
+    run_stretches(team(), parameter.parameter.elements(), kStretch,
                   [&](std::int64_t i, std::int64_t count) {
                     float_->adamw(factors, g + i, p + i, m + i, v + i, count);
                   });
@@ -83,7 +83,7 @@ void CpuBackend::sums(std::span<const ConstTensorView> x, std::span<const ConstT
   auto next = sums.begin();
   const auto sum_each = [&](std::span<const ConstTensorView> tensors, const auto& kernel) {
     for (const ConstTensorView& tensor : tensors)
-      *next++ = sum_tiles(team_, kernel, tensor.as<float>().data(), tensor.elements(),
+      *next++ = sum_tiles(team(), kernel, tensor.as<float>().data(), tensor.elements(),
                           reduction_scratch_);
   };
   sum_each(x, float_->sum);

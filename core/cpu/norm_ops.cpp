@@ -11,8 +11,10 @@ void CpuBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, fl
   const RowNorm arguments = row_norm(kind, gain, eps);
   const float* from = x.as<float>().data();
   float *to = y.as<float>().data(), *row_stats = stats.as<float>().data();
-  run_stretches(team_, x.dim(0), rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
-    float_->norm(arguments, from + row * n, rows, n, to + row * n, row_stats + row * 2);
+  issue([=, this, all_rows = x.dim(0)](std::int64_t) {
+    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
+      float_->norm(arguments, from + row * n, rows, n, to + row * n, row_stats + row * 2);
+    });
   });
 }
 
@@ -25,7 +27,7 @@ void CpuBackend::norm_backward(NormKind kind, ConstTensorView x, ConstTensorView
   const float *inputs = x.as<float>().data(), *row_stats = stats.as<float>().data(),
               *from = dy.as<float>().data();
   float* to = dx.as<float>().data();
-  run_gain_tiles(team_, *float_, reduction_scratch_, x.dim(0), n, dgain,
+  run_gain_tiles(team(), *float_, reduction_scratch_, x.dim(0), n, dgain,
                  [&](std::int64_t row, std::int64_t rows, float* gain_part) {
                    float_->norm_backward(arguments, inputs + row * n, row_stats + row * 2,
                                          from + row * n, rows, n, to + row * n, accumulate_dx,
@@ -41,9 +43,11 @@ void CpuBackend::norm_quantize(const NormArguments& norm, ConstTensorView x, Ten
   const float* from = x.as<float>().data();
   std::int8_t* to = codes.as<std::int8_t>().data();
   float *scales = act_scale.as<float>().data(), *row_stats = stats.as<float>().data();
-  run_stretches(team_, x.dim(0), rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
-    float_->norm_quantize(arguments, from + row * n, rows, n, to + row * n, scales + row,
-                          row_stats + row * 2);
+  issue([=, this, all_rows = x.dim(0)](std::int64_t) {
+    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
+      float_->norm_quantize(arguments, from + row * n, rows, n, to + row * n, scales + row,
+                            row_stats + row * 2);
+    });
   });
 }
 

@@ -123,16 +123,18 @@ void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, Tenso
   float* scale = act_scale.as<float>().data();
   // A few large tasks for a large matrix: threads that touch one fresh page together each fill one.
   constexpr std::int64_t kTasks = 64;
-  const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
-  run_stretches(team_, x.dim(0), std::max(rows_per_stretch(columns), x.dim(0) / kTasks),
-                [&](std::int64_t row, std::int64_t rows) {
-                  float* const widened = row_scratch.get();
-                  for (std::int64_t t = row; t < row + rows; ++t) {
-                    if (widen) widen_bf16(halves + t * columns, columns, widened);
-                    scale[t] = integer_->quantize_row(widen ? widened : floats + t * columns,
-                                                      columns, to + t * columns);
-                  }
-                });
+  issue([=, this, all_rows = x.dim(0)](std::int64_t) {
+    const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
+    run_stretches(team_, all_rows, std::max(rows_per_stretch(columns), all_rows / kTasks),
+                  [&](std::int64_t row, std::int64_t rows) {
+                    float* const widened = row_scratch.get();
+                    for (std::int64_t t = row; t < row + rows; ++t) {
+                      if (widen) widen_bf16(halves + t * columns, columns, widened);
+                      scale[t] = integer_->quantize_row(widen ? widened : floats + t * columns,
+                                                        columns, to + t * columns);
+                    }
+                  });
+  });
 }
 
 void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView act_scale,
@@ -142,7 +144,7 @@ void CpuBackend::dequantize_activations(ConstTensorView codes, ConstTensorView a
   const std::int8_t* from = codes.as<std::int8_t>().data();
   const float* scale = act_scale.as<float>().data();
   float* to = x.as<float>().data();
-  run_stretches(team_, x.dim(0), rows_per_stretch(columns),
+  run_stretches(team(), x.dim(0), rows_per_stretch(columns),
                 [&](std::int64_t row, std::int64_t rows) {
                   for (std::int64_t t = row; t < row + rows; ++t) {
                     integer_->scale_codes(from + t * columns, scale[t], columns, to + t * columns);
@@ -170,12 +172,12 @@ void CpuBackend::quantize_matrix(const WeightQuantizer& q, const WeightQuantizat
 
   WeightStatistics whole{};
   if (shape.single_scale) {
-    whole = matrix_statistics(team_, *integer_, q, weights, elements, magnitudes,
+    whole = matrix_statistics(team(), *integer_, q, weights, elements, magnitudes,
                               reduction_scratch_.get<double>(tile_count(elements, kSumTile)));
     scales[0] = whole.scale;
   }
   std::atomic<std::int32_t> changed = 0;
-  run_stretches(team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
+  run_stretches(team(), shape.quarter, rows_per_stretch(4 * shape.inputs),
                 [&](std::int64_t first, std::int64_t count) {
                   std::int64_t task_flips = 0;
                   for (std::int64_t r = first; r < first + count; ++r) {
@@ -209,7 +211,7 @@ void CpuBackend::dequantize_weights(ConstTensorView packed, ConstTensorView weig
   const float* scales = weight_scale.as<float>().data();
   float* weights = w.as<float>().data();
   run_stretches(
-      team_, shape.quarter, rows_per_stretch(4 * shape.inputs),
+      team(), shape.quarter, rows_per_stretch(4 * shape.inputs),
       [&](std::int64_t first, std::int64_t count) {
         for (std::int64_t r = first; r < first + count; ++r) {
           for (std::int64_t g = 0; g < shape.groups; ++g) {
@@ -230,7 +232,7 @@ void CpuBackend::blend(ConstTensorView x, ConstTensorView quantized, float amoun
   const float* a = x.as<float>().data();
   const float* b = quantized.as<float>().data();
   float* y = out.as<float>().data();
-  run_stretches(team_, x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
+  run_stretches(team(), x.elements(), kStretch, [&](std::int64_t first, std::int64_t count) {
     for (std::int64_t k = first; k < first + count; ++k) y[k] = a[k] + amount * (b[k] - a[k]);
   });
 }
@@ -242,7 +244,7 @@ void CpuBackend::count_codes(std::span<const ConstTensorView> packed,
     const auto bytes = packed[i].as<std::uint8_t>();
     const std::int64_t size = packed[i].elements(), tiles = tile_count(size, kStretch);
     auto* of_tiles = reduction_scratch_.get<CodeCounts>(tiles);
-    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    run_stretches(team(), size, kStretch, [&](std::int64_t first, std::int64_t count) {
       of_tiles[first / kStretch] = bitnet::count_codes(
           bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count)));
     });
@@ -261,7 +263,7 @@ bool CpuBackend::valid_codes(ConstTensorView packed) {
   const auto bytes = packed.as<std::uint8_t>();
   std::atomic<bool> valid = true;
   run_stretches(
-      team_, packed.elements(), kCheckedBytes, [&](std::int64_t first, std::int64_t count) {
+      team(), packed.elements(), kCheckedBytes, [&](std::int64_t first, std::int64_t count) {
         const auto part =
             bytes.subspan(static_cast<std::size_t>(first), static_cast<std::size_t>(count));
         if (find_invalid_code(part) >= 0) valid = false;

@@ -8,12 +8,11 @@
 #include <cstdint>
 #include <vector>
 
-#include "core/backend/backend.h"
 #include "core/base/parallel.h"
 
 namespace bitnet::cpu {
 
-class ReadAhead final : public RecordedOperations {
+class ReadAhead {
  public:
   // Memory that a thread reads in ascending order.
   struct Stretch {

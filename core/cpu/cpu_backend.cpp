@@ -8,7 +8,6 @@
 #include <bit>
 #include <cstdlib>
 #include <cstring>
-#include <limits>
 
 #include "core/backend/element_checks.h"
 #include "core/base/machine.h"
@@ -131,15 +130,16 @@ CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
   panel_ = panel_kernels(chosen);
   gradient_ = gradient_kernels(chosen);
   head_ = head_kernels(chosen);
-  // What stays in the third-level caches is read quicker with prefetching everywhere.
-  const std::int64_t cache = cache_bytes(3) * std::clamp(cache_count(3), 1, team_.size());
-  unprefetched_above_ =
-      prefetches_streams_itself() && cache > 0 ? cache : std::numeric_limits<std::int64_t>::max();
+  streaming_cache_ = prefetches_streams_itself()
+                         ? cache_bytes(3) * std::clamp(cache_count(3), 1, team_.size())
+                         : 0;
 }
 
 std::int64_t CpuBackend::stream_ahead() const {
-  return record_ != nullptr && record_->read_ahead().bytes() > unprefetched_above_ ? 0
-                                                                                   : kStreamAhead;
+  if (record_ == nullptr || streaming_cache_ == 0) return kStreamAhead;
+  // What stays in the third-level caches is read quicker with prefetching everywhere, there further
+  // ahead.
+  return record_->read_ahead().bytes() > streaming_cache_ ? 0 : 2 * kStreamAhead;
 }
 
 const ThreadTeam& CpuBackend::team() {

@@ -163,8 +163,9 @@ class CpuBackend final : public Backend {
   const PanelKernels* panel_;
   const GradientKernels* gradient_;
   const HeadKernels* head_;
-  TokenRecord* record_ = nullptr;           // within repeat()
-  std::int64_t unprefetched_above_;         // bytes of codes and int8 head that one token reads
+  TokenRecord* record_ = nullptr;  // within repeat()
+  // Bytes of the third-level caches, where the processor prefetches streams itself; else 0.
+  std::int64_t streaming_cache_;
   Scratch gradient_scratch_;                // integer_gradients
   Scratch thread_scratch_;                  // ThreadScratch
   Scratch weight_scratch_, input_scratch_;  // linear_ops: ŵ, x̂

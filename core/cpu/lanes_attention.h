@@ -289,8 +289,12 @@ void token_scores(const AttentionToken& a, const Element* k, std::int64_t count,
   if (h < a.heads) score_heads<1>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
 }
 
-// Values are worked on 16 rows at a time, while the 16 rows behind them are fetched.
+// Values are worked on 16 rows at a time. Meanwhile the 16 rows behind them are fetched; of small heads a
+// group of the next tile's keys, since their values were all fetched with the scores. (Of large ones
+// so much at once is slower from memory.)
 constexpr std::int64_t kBlockRows = 16;
+constexpr std::int64_t kSmallHead = 64;
+static_assert(kBlockRows == kInterleavedKeys);
 
 template <typename Element>
 void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
@@ -304,8 +308,10 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
-    token_scores(a, keys, count, scores,
-                 RowsAhead<Element>{values, a.kv_stride, smaller(kBlockRows, count)});
+    const bool small = a.head_dim <= kSmallHead;
+    token_scores(
+        a, keys, count, scores,
+        RowsAhead<Element>{values, a.kv_stride, smaller(small ? kTile : kBlockRows, count)});
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;
@@ -320,9 +326,11 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
                                    state.total[h] * state.carry[h]);
     }
     for (std::int64_t j = 0; j < count; j += kBlockRows) {
-      const std::int64_t next = j + kBlockRows;
-      const RowsAhead<Element> ahead{values + next * a.kv_stride, a.kv_stride,
-                                     smaller(kBlockRows, count - next)};
+      const std::int64_t next =
+          j + (small ? kTile : kBlockRows);  // in this tile or, a key, behind it
+      RowsAhead<Element> ahead{values + next * a.kv_stride, a.kv_stride,
+                               smaller(kBlockRows, count - next)};
+      if (small) ahead = {keys + next * a.kv_stride, a.head_dim, next < left ? kBlockRows : 0};
       const Factor weights{scores + j, kTile, 1};
       const Element* const rows = values + j * a.kv_stride;
       const std::int64_t n = smaller(kBlockRows, count - j), vectors = a.head_dim / 16;

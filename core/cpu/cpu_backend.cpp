@@ -183,8 +183,10 @@ void CpuBackend::copy(ConstTensorView source, TensorView destination) {
                "cannot copy {} {} to {} {}", bitnet::to_string(source.dtype()),
                source.shape().to_string(), bitnet::to_string(destination.dtype()),
                destination.shape().to_string());
-  run_stretches(team(), source.bytes(), kCopyBytes, [&](std::int64_t first, std::int64_t count) {
-    copy_bytes(destination.raw() + first, source.raw() + first, count);
+  issue([this, from = source.raw(), to = destination.raw(), bytes = source.bytes()](std::int64_t) {
+    run_stretches(team_, bytes, kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+      copy_bytes(to + first, from + first, count);
+    });
   });
 }
 

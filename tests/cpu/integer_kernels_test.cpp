@@ -115,7 +115,7 @@ TEST_CASE("packed_rows_dot is packed_dot of each row for one token") {
         kIntegerScalar.packed_dot(packed.data() + j * columns, columns, x.data(), columns, &x_sum,
                                   1, expected.data() + j * 4, 4);
       }
-      for (const std::int64_t ahead : {std::int64_t{0}, kStreamAhead}) {
+      for (const std::int64_t ahead : {std::int64_t{0}, kStreamAhead, 2 * kStreamAhead}) {
         std::vector<std::int32_t> acc = untouched;  // nothing beyond the last row is written
         kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), x_sum, ahead, acc.data());
         CHECK(acc == expected);
@@ -129,13 +129,13 @@ TEST_CASE("packed_rows_dot holds the largest sums of long rows") {
   INFO(kernels.name);
   for (const int code : {0, 1, 2}) {
     for (const int activation : {-128, 127}) {
-      for (const int columns : {1 << 20, (1 << 20) + 64}) {
-        const std::int64_t rows = 1;
+      for (const int columns : {1 << 16, (1 << 16) + 64, 1 << 20, (1 << 20) + 64}) {
+        const std::int64_t rows = columns > 1 << 17 ? 1 : 5;  // four together, and one
         const auto byte = static_cast<std::uint8_t>(code * 0x55);
         const std::vector<std::uint8_t> packed(static_cast<std::size_t>(columns * rows), byte);
         const std::vector<std::int8_t> x(static_cast<std::size_t>(columns),
                                          static_cast<std::int8_t>(activation));
-        std::vector<std::int32_t> acc(4 * rows);
+        std::vector<std::int32_t> acc(static_cast<std::size_t>(4 * rows));
         kernels.packed_rows_dot(packed.data(), rows, columns, x.data(), activation * columns,
                                 kStreamAhead, acc.data());
         CHECK(acc == std::vector<std::int32_t>(acc.size(), (code - 1) * activation * columns));

@@ -105,25 +105,6 @@ TEST_CASE("one batch of 8 and two accumulated of 4 give the same gradients on th
   }
 }
 
-// Counts how often what is to be repeated is issued, and hands it on as something to repeat, or not.
-class RepeatingBackend final : public test::ForwardingBackend {
- public:
-  RepeatingBackend(Backend& to, bool repeats)
-      : ForwardingBackend(to), repeats_(repeats ? &to : nullptr) {}
-  void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
-              const std::function<void()>& operations) override {
-    const auto counted = [&] {
-      ++issued;
-      operations();
-    };
-    repeats_ == nullptr ? counted() : repeats_->repeat(record, position, counted);
-  }
-  int issued = 0;
-
- private:
-  Backend* repeats_;
-};
-
 // The parameters after 5 updates of two micro-batches, with an evaluation between them.
 std::vector<Floats> trained(Backend& backend, const RunConfig& config) {
   Learner learner(backend, config);
@@ -142,7 +123,7 @@ std::vector<Floats> trained(Backend& backend, const RunConfig& config) {
 
 TEST_CASE("updates from recorded passes have the bits of those that are issued anew", "[slow]") {
   const auto gpu = test::default_backend().make();
-  RepeatingBackend repeating(*gpu, true), anew(*gpu, false);
+  test::RepeatingBackend repeating(*gpu, true), anew(*gpu, false);
   RunConfig config = test::tiny_run_config(GENERATE("b158", "float"));
   config.train.gradient_accumulation_steps = 2;
   // From the second step on; one first and one recorded, which may be made again for other scratch.

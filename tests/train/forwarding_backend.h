@@ -165,4 +165,23 @@ class PoisonedGradientBackend final : public ForwardingBackend {
   int passes_left_;
 };
 
+// Counts how often what is to be repeated is issued, and hands it on as something to repeat, or not.
+class RepeatingBackend final : public ForwardingBackend {
+ public:
+  RepeatingBackend(Backend& to, bool repeats)
+      : ForwardingBackend(to), repeats_(repeats ? &to : nullptr) {}
+  void repeat(std::unique_ptr<RecordedOperations>& record, std::optional<std::int64_t> position,
+              const std::function<void()>& operations) override {
+    const auto counted = [&] {
+      ++issued;
+      operations();
+    };
+    repeats_ == nullptr ? counted() : repeats_->repeat(record, position, counted);
+  }
+  int issued = 0;
+
+ private:
+  Backend* repeats_;
+};
+
 }  // namespace bitnet::test

@@ -10,7 +10,7 @@
 // one for more, which round differently). Gradients of parameters accumulate (+=); gradients
 // of activations overwrite unless an argument says otherwise; they are the same bits for any number
 // of threads, but may depend on how many rows are given. Operations neither allocate after their
-// first call at a shape, nor synchronise (the reductions that return a number do). Empty views
+// first call at a shape (recording may, see repeat()), nor synchronise (the reductions that return a number do). Empty views
 // stand for absent optional tensors. A wrong shape or dtype throws ContractError.
 //
 // Tensors marked act, activations of a training and their gradients, are f32, or bf16 where
@@ -138,9 +138,10 @@ class Backend {
   // Issues `operations`, which depend on the contents of tensors and on `position` alone: each time
   // with the same tensors and arguments, and with position, if there is one, in no other place than
   // `first_position` of rope() and rope_append(), and `first_position` and `keys` of attention() and
-  // cached_attention(). A device may record them in `record` (empty before the first time) and from
-  // then on issue the record without calling `operations`; so nothing else may happen in them,
-  // nothing in them waits or copies from or to the host, and a new set of tensors needs a new record.
+  // cached_attention(), where it fits into the caches and the table. A device may record them in
+  // `record` (empty before the first time) when they are issued, once or twice, and from then on run
+  // the record without calling `operations`; so nothing else may happen in them, nothing in them
+  // waits or copies from or to the host, and a new set of tensors needs a new record.
   virtual void repeat(std::unique_ptr<RecordedOperations>& record,
                       std::optional<std::int64_t> position,
                       const std::function<void()>& operations);

@@ -74,7 +74,7 @@ class ThreadTeam {
   template <typename Body>
   void run(std::int64_t count, Share share, const Body& body) const {
     if constexpr (sizeof(Body) == sizeof(void*) && std::is_trivially_copyable_v<Body>) {
-      // One pointer: other threads find it where they find the job.
+      // One pointer or reference: other threads find it where they find the job.
       run_erased(
           count, share,
           [](const void* b, std::int64_t first, std::int64_t end) {

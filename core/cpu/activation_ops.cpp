@@ -33,7 +33,7 @@ void CpuBackend::gated_activation(Activation activation, ConstTensorView gate, C
   const float *gates = gate.as<float>().data(), *ups = up.as<float>().data();
   float* to = y.as<float>().data();
   issue([this, forward = kernels.forward, gates, ups, to, size = gate.elements()](std::int64_t) {
-    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    run_stretches(issued_team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
       forward(gates + first, at(ups, first), to + first, count);
     });
   });
@@ -65,15 +65,16 @@ void CpuBackend::gated_activation_quantize(Activation activation, ConstTensorVie
   std::int8_t* to = codes.as<std::int8_t>().data();
   float *scales = act_scale.as<float>().data(), *row_stats = stats.as<float>().data();
   issue([=, this, quantize = kernels.quantize, all_rows = gate.dim(0)](std::int64_t) {
-    const ThreadScratch<float> row_scratch(thread_scratch_, team_, n);
-    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t first, std::int64_t rows) {
-      float* const scratch = row_scratch.get();
-      for (std::int64_t row = first; row < first + rows; ++row) {
-        scales[row] = quantize(gates + row * n, at(ups, row * n), n,
-                               row_stats == nullptr ? nullptr : &arguments, scratch, to + row * n,
-                               at(row_stats, row * 2));
-      }
-    });
+    const ThreadScratch<float> row_scratch(thread_scratch_, issued_team_, n);
+    run_stretches(issued_team_, all_rows, rows_per_stretch(n),
+                  [&](std::int64_t first, std::int64_t rows) {
+                    float* const scratch = row_scratch.get();
+                    for (std::int64_t row = first; row < first + rows; ++row) {
+                      scales[row] = quantize(gates + row * n, at(ups, row * n), n,
+                                             row_stats == nullptr ? nullptr : &arguments, scratch,
+                                             to + row * n, at(row_stats, row * 2));
+                    }
+                  });
   });
 }
 

@@ -116,7 +116,10 @@ class CacheAttention {
         parts_(tile_count(group_, kTokenHeads)),
         scale_(score_scale(shape)) {}
 
-  void move_to(std::int64_t first_position) { s_.first_position = first_position; }
+  void move_to(std::int64_t first_position) {
+    s_.first_position = first_position;
+    s_.keys = first_position + s_.queries;
+  }
 
   // Of one token whose heads are not cut into parts, unit g is key/value head g.
   std::int64_t units() const { return s_.queries * s_.kv_heads * parts_; }
@@ -160,10 +163,14 @@ class CacheAttention {
 // to it.
 class TokenAttention {
  public:
-  TokenAttention(const ThreadTeam& team, const CacheAppend& append, const CacheAttention& attention)
-      : team_(team), append_(append), attention_(attention) {}
+  // positions: for which the caches and the table of angles have room.
+  TokenAttention(const ThreadTeam& team, std::int64_t positions, const CacheAppend& append,
+                 const CacheAttention& attention)
+      : team_(team), positions_(positions), append_(append), attention_(attention) {}
 
   void operator()(std::int64_t position) {
+    BITNET_CHECK(position >= 0 && position < positions_, "a token at position {} of {}", position,
+                 positions_);
     append_.move_to(position);
     attention_.move_to(position);
     heads_per_task_ = attention_.units_per_task();
@@ -182,6 +189,7 @@ class TokenAttention {
   }
 
   const ThreadTeam& team_;
+  std::int64_t positions_;
   CacheAppend append_;
   CacheAttention attention_;
   std::int64_t heads_per_task_ = 1;
@@ -225,7 +233,8 @@ void CpuBackend::cached_attention(const AttentionShape& s, TensorView q, TensorV
   check_rope_append(q, k, v, table, s.first_position, keys, values);
   const ConstTensorView all_k = cached_tokens(s, keys), all_v = cached_tokens(s, values);
   check_attention(s, kMaxHeadDim, q, all_k, all_v, out, {});
-  issue(TokenAttention(team_, {*float_, q, k, v, table, s.first_position, keys, values},
+  issue(TokenAttention(issued_team_, std::min(keys.dim(0), table.dim(0)),
+                       {*float_, q, k, v, table, s.first_position, keys, values},
                        {*float_, s, q, all_k, all_v, out, {}}),
         s.first_position);
 }

@@ -45,8 +45,9 @@ struct Cut {
       const std::int64_t row = task / token_tiles * tile_rows,
                          token = task % token_tiles * tile_tokens;
       const std::int64_t rows = std::min(joined, end - task) * tile_rows;
-      tile(operands, {row, std::min(rows, operands.shape.quarter - row), token,
-                      std::min(tile_tokens, tokens - token), code_sums});
+      tile(operands,
+           {row, std::min(rows, operands.shape.quarter - row), token,
+            std::min(tile_tokens, tokens - token), tile == stream_tile ? code_sums : nullptr});
     }
   }
 
@@ -148,7 +149,7 @@ class CutProducts {
       std::int64_t task = first;
       const Cut& cut = cut_of(task);
       const std::int64_t count = std::min(end - first, cut.tasks - task);
-      cut.run(task, task + count, tokens_, streams_ ? code_sums_.data() : nullptr);
+      cut.run(task, task + count, tokens_, code_sums_.data());
       first += count;
     }
   }
@@ -157,7 +158,7 @@ class CutProducts {
   TokenRecord* record_;
   std::int64_t tokens_, tasks_ = 0, packed_bytes_ = 0;
   bool parallel_ = false, joined_ = false, streams_ = false;
-  std::array<Cut, kMaxProducts> cuts_;
+  std::array<Cut, kMaxProducts> cuts_{};
   // Written each time; what is above stays the same, in the caches of all threads.
   alignas(kApart) std::array<std::int32_t, kPanelThreshold> code_sums_;
 };
@@ -195,7 +196,7 @@ void CpuBackend::bit_linear(ConstTensorView codes, ConstTensorView act_scale,
                    product.residual.as<float>().data(),
                    product.y.as<float>().data()};
   }
-  issue(CutProducts(team_, record_, std::span(operands).first(products.size()), tokens));
+  issue(CutProducts(issued_team_, record_, std::span(operands).first(products.size()), tokens));
 }
 
 }  // namespace bitnet::cpu

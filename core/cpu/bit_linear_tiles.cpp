@@ -31,7 +31,7 @@ void dot(const BitLinearOperands& o, const BitLinearTile& tile, std::int64_t tok
   const std::uint8_t* packed = o.packed + tile.row * inputs + column;
   std::int32_t group_sums[kMaxTokenBlock];
   const std::int32_t* x_sums = group_sums;
-  if (tile.code_sums != nullptr && columns == inputs) {
+  if (tile.code_sums != nullptr) {
     x_sums = tile.code_sums + token;
   } else {
     for (std::int64_t t = 0; t < tokens; ++t) {

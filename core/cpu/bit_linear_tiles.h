@@ -35,7 +35,7 @@ struct BitLinearOperands {
 };
 
 // A tile: outputs of the packed rows [row, row + rows) for the tokens [token, token + tokens).
-// code_sums: of all tokens' codes, or null; a stream tile uses them.
+// code_sums: of all tokens' codes, for a stream tile; else null.
 struct BitLinearTile {
   std::int64_t row, rows, token, tokens;
   const std::int32_t* code_sums = nullptr;

@@ -122,7 +122,7 @@ void* Scratch::reserve(std::int64_t bytes) {
   return storage_.get();
 }
 
-CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
+CpuBackend::CpuBackend(int threads, const std::string& isa) : issued_team_(threads) {
   const Isa chosen = choose_isa(isa);
   isa_ = to_string(chosen);
   integer_ = integer_kernels(chosen);
@@ -131,7 +131,7 @@ CpuBackend::CpuBackend(int threads, const std::string& isa) : team_(threads) {
   gradient_ = gradient_kernels(chosen);
   head_ = head_kernels(chosen);
   streaming_cache_ = prefetches_streams_itself()
-                         ? cache_bytes(3) * std::clamp(cache_count(3), 1, team_.size())
+                         ? cache_bytes(3) * std::clamp(cache_count(3), 1, issued_team_.size())
                          : 0;
 }
 
@@ -144,11 +144,12 @@ std::int64_t CpuBackend::stream_ahead() const {
 
 const ThreadTeam& CpuBackend::team() {
   if (record_ != nullptr) record_->give_up();
-  return team_;
+  return issued_team_;
 }
 
 std::string CpuBackend::detail() const {
-  return fmt::format("{}, {} thread{}", isa_, team_.size(), team_.size() == 1 ? "" : "s");
+  return fmt::format("{}, {} thread{}", isa_, issued_team_.size(),
+                     issued_team_.size() == 1 ? "" : "s");
 }
 
 std::int64_t CpuBackend::memory_bytes() const { return physical_memory(); }
@@ -171,10 +172,12 @@ Tensor CpuBackend::adopt(std::shared_ptr<const void> owner, const void* bytes, D
 }
 
 void CpuBackend::copy_from_host(const void* source, TensorView destination) {
+  BITNET_CHECK(record_ == nullptr, "a copy from the host within repeat()");
   copy_bytes(destination.raw(), source, destination.bytes());
 }
 
 void CpuBackend::copy_to_host(ConstTensorView source, void* destination) {
+  BITNET_CHECK(record_ == nullptr, "a copy to the host within repeat()");
   copy_bytes(destination, source.raw(), source.bytes());
 }
 
@@ -184,7 +187,7 @@ void CpuBackend::copy(ConstTensorView source, TensorView destination) {
                source.shape().to_string(), bitnet::to_string(destination.dtype()),
                destination.shape().to_string());
   issue([this, from = source.raw(), to = destination.raw(), bytes = source.bytes()](std::int64_t) {
-    run_stretches(team_, bytes, kCopyBytes, [&](std::int64_t first, std::int64_t count) {
+    run_stretches(issued_team_, bytes, kCopyBytes, [&](std::int64_t first, std::int64_t count) {
       copy_bytes(to + first, from + first, count);
     });
   });
@@ -217,18 +220,18 @@ void CpuBackend::convert(ConstTensorView x, TensorView y) {
   });
 }
 
-// Without a position there is no record: what is repeated then are batches, whose products are bound
-// by arithmetic.
+// Without a position there is no record: what is repeated then are batches, whose products are
+// bound by arithmetic.
 void CpuBackend::repeat(std::unique_ptr<RecordedOperations>& record,
                         std::optional<std::int64_t> position,
                         const std::function<void()>& operations) {
   if (!position) return operations();
-  if (record == nullptr) record = std::make_unique<TokenRecord>(team_.size());
+  if (record == nullptr) record = std::make_unique<TokenRecord>(issued_team_.size());
   record_ = static_cast<TokenRecord*>(record.get());
   const auto leave = [this] { record_ = nullptr; };
   try {
-    team_.stay_awake([&] { record_->issue(*position, operations); },
-                     [this](int thread) { return record_->read_ahead().step(thread); });
+    issued_team_.stay_awake([&] { record_->run(*position, operations); },
+                            [this](int thread) { return record_->read_ahead().step(thread); });
   } catch (...) {
     record_->abandon();
     leave();

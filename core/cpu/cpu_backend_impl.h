@@ -149,14 +149,14 @@ class CpuBackend final : public Backend {
   // by value, tensors' addresses and sizes. `position`: of the token, if it depends on one.
   template <typename Operation>
   void issue(Operation&& operation, std::int64_t position = 0);
-  // The team, for operations that a record does not keep.
+  // The team, for operations that are not issued so: the sequence that has one is never recorded.
   const ThreadTeam& team();
 
   // How far ahead of its use a stream of weights is fetched: `ahead` of the kernels.
   std::int64_t stream_ahead() const;
   void quantize_matrix(const WeightQuantizer& q, const WeightQuantization& matrix);
 
-  ThreadTeam team_;
+  ThreadTeam issued_team_;  // within what is issued; otherwise team()
   std::string isa_;
   const IntegerKernels* integer_;
   const FloatKernels* float_;

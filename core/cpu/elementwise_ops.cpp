@@ -32,7 +32,7 @@ void CpuBackend::embedding(ConstTensorView tokens, ConstTensorView table, Tensor
   float* to = y.as<float>().data();
   issue([=, this](std::int64_t) {
     check_tokens(tokens, table);
-    run_stretches(team_, tokens.elements(), rows_per_stretch(width),
+    run_stretches(issued_team_, tokens.elements(), rows_per_stretch(width),
                   [&](std::int64_t first, std::int64_t count) {
                     for (std::int64_t row = first; row < first + count; ++row) {
                       if (widen) {
@@ -66,7 +66,7 @@ void CpuBackend::add(ConstTensorView a, ConstTensorView b, TensorView y) {
   const float *left = a.as<float>().data(), *right = b.as<float>().data();
   float* to = y.as<float>().data();
   issue([=, this, size = a.elements()](std::int64_t) {
-    run_stretches(team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
+    run_stretches(issued_team_, size, kStretch, [&](std::int64_t first, std::int64_t count) {
       float_->add(left + first, right + first, to + first, count);
     });
   });

@@ -36,13 +36,13 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
   issue([=, this](std::int64_t) {
     if (record_ != nullptr) {
       record_->read_ahead().start_product(outputs * inputs, [&](int thread) -> ReadAhead::Stretch {
-        const std::int64_t row = team_.first_task(tasks, thread) % row_tiles * row_tile;
+        const std::int64_t row = issued_team_.first_task(tasks, thread) % row_tiles * row_tile;
         return {w + row * inputs, (outputs - row) * inputs};
       });
     }
     const std::int64_t ahead = stream_ahead();
     const ThreadScratch<std::int32_t> scratch(
-        thread_scratch_, team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
+        thread_scratch_, issued_team_, row_tile * std::max(joined, std::min(kTokenTile, tokens)));
     const auto scale = [&](const std::int32_t* from, std::int64_t token, std::int64_t row,
                            std::int64_t rows) {
       float* out = to + token * outputs + row;
@@ -50,7 +50,7 @@ void CpuBackend::int8_linear(ConstTensorView codes, ConstTensorView act_scale,
         out[n] = (token_scales[token] * scales[row + n]) * static_cast<float>(from[n]);
       }
     };
-    team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
+    issued_team_.run_ranges(tasks, [&](std::int64_t first, std::int64_t end) {
       std::int32_t* const products = scratch.get();  // [count, rows]
       for (std::int64_t task = first; task < end; task += joined) {
         const std::int64_t row = task % row_tiles * row_tile, token = task / row_tiles * kTokenTile;

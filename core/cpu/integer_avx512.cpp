@@ -145,7 +145,7 @@ struct RowSums {
         "vpdpbusd %[x], %[bits6], %[low6]\n\t"
         "vpdpbusd %[x], %[bits4], %[low4]\n\t"
         "vpdpbusd %[x], %[bits2], %[low2]"
-        : [all] "+v"(all), [low6] "+v"(low6), [low4] "+v"(low4), [low2] "+v"(low2),
+        : [all] "+&v"(all), [low6] "+&v"(low6), [low4] "+&v"(low4), [low2] "+v"(low2),
           [bits6] "=&v"(bits6), [bits4] "=&v"(bits4), [bits2] "=&v"(bits2)
         : [ahead] "r"(line + ahead), [packed] "v"(packed), [x] "v"(activations),
           [mask6] "v"(_mm512_set1_epi8(63)), [mask4] "v"(_mm512_set1_epi8(15)),

@@ -289,11 +289,11 @@ void token_scores(const AttentionToken& a, const Element* k, std::int64_t count,
   if (h < a.heads) score_heads<1>(a.q + h * e, k, groups, count, e, scores + h * kTile, ahead);
 }
 
-// Values are worked on 16 rows at a time. Meanwhile the 16 rows behind them are fetched; of small heads a
-// group of the next tile's keys, since their values were all fetched with the scores. (Of large ones
-// so much at once is slower from memory.)
+// Values are worked on 16 rows at a time. Meanwhile the 16 rows behind them are fetched; of heads
+// with as many elements as a tile has keys, a group of the next tile's keys, since all their values
+// were fetched with the scores, one with each element. (Of larger heads so much at once is slower
+// from memory.)
 constexpr std::int64_t kBlockRows = 16;
-constexpr std::int64_t kSmallHead = 64;
 static_assert(kBlockRows == kInterleavedKeys);
 
 template <typename Element>
@@ -308,7 +308,7 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
-    const bool small = a.head_dim <= kSmallHead;
+    const bool small = a.head_dim == kTile;
     token_scores(
         a, keys, count, scores,
         RowsAhead<Element>{values, a.kv_stride, smaller(small ? kTile : kBlockRows, count)});

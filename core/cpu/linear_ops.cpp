@@ -95,7 +95,7 @@ void CpuBackend::linear(ConstTensorView x, ConstTensorView w, TensorView y) {
       tile_count(kTaskProducts, row_tile * std::max<std::int64_t>(inputs, 1) * 4) * 4;
   const std::int64_t output_tiles = tile_count(outputs, output_tile);
   issue([=, this](std::int64_t) {
-    team_.run(tile_count(rows, row_tile) * output_tiles, [&](std::int64_t task) {
+    issued_team_.run(tile_count(rows, row_tile) * output_tiles, [&](std::int64_t task) {
       const std::int64_t t = task / output_tiles * row_tile, n = task % output_tiles * output_tile;
       float_->linear(from + t * inputs, weights + n * inputs, to + t * outputs + n, outputs,
                      std::min(row_tile, rows - t), std::min(output_tile, outputs - n), inputs);

@@ -12,9 +12,10 @@ void CpuBackend::norm(NormKind kind, ConstTensorView x, ConstTensorView gain, fl
   const float* from = x.as<float>().data();
   float *to = y.as<float>().data(), *row_stats = stats.as<float>().data();
   issue([=, this, all_rows = x.dim(0)](std::int64_t) {
-    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
-      float_->norm(arguments, from + row * n, rows, n, to + row * n, row_stats + row * 2);
-    });
+    run_stretches(
+        issued_team_, all_rows, rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
+          float_->norm(arguments, from + row * n, rows, n, to + row * n, row_stats + row * 2);
+        });
   });
 }
 
@@ -44,10 +45,11 @@ void CpuBackend::norm_quantize(const NormArguments& norm, ConstTensorView x, Ten
   std::int8_t* to = codes.as<std::int8_t>().data();
   float *scales = act_scale.as<float>().data(), *row_stats = stats.as<float>().data();
   issue([=, this, all_rows = x.dim(0)](std::int64_t) {
-    run_stretches(team_, all_rows, rows_per_stretch(n), [&](std::int64_t row, std::int64_t rows) {
-      float_->norm_quantize(arguments, from + row * n, rows, n, to + row * n, scales + row,
-                            row_stats + row * 2);
-    });
+    run_stretches(issued_team_, all_rows, rows_per_stretch(n),
+                  [&](std::int64_t row, std::int64_t rows) {
+                    float_->norm_quantize(arguments, from + row * n, rows, n, to + row * n,
+                                          scales + row, row_stats + row * 2);
+                  });
   });
 }
 

@@ -124,8 +124,8 @@ void CpuBackend::quantize_activations(ConstTensorView x, TensorView codes, Tenso
   // A few large tasks for a large matrix: threads that touch one fresh page together each fill one.
   constexpr std::int64_t kTasks = 64;
   issue([=, this, all_rows = x.dim(0)](std::int64_t) {
-    const ThreadScratch<float> row_scratch(thread_scratch_, team_, widen ? columns : 0);
-    run_stretches(team_, all_rows, std::max(rows_per_stretch(columns), all_rows / kTasks),
+    const ThreadScratch<float> row_scratch(thread_scratch_, issued_team_, widen ? columns : 0);
+    run_stretches(issued_team_, all_rows, std::max(rows_per_stretch(columns), all_rows / kTasks),
                   [&](std::int64_t row, std::int64_t rows) {
                     float* const widened = row_scratch.get();
                     for (std::int64_t t = row; t < row + rows; ++t) {

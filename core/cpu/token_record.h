@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The operations of a decoded token, kept ready to run: arguments checked, work cut into tasks,
 // nothing but pointers and numbers. Between two operations of a small model the weights that were
-// read have driven tensors' views and parameters' fields out of the caches; what is kept of an
-// operation is a few lines that lie together, and that other threads need not fetch from the one
-// that issues it.
+// read have driven tensors' views and parameters' fields out of the caches; of what is kept a few
+// lines are read, which other threads need not fetch from the one that issues the operation.
 #pragma once
 
 #include <cstdint>
@@ -25,7 +24,7 @@ class TokenRecord final : public RecordedOperations {
 
   // Backend::repeat(): by the record once there is one. The first time only tells what the products
   // read, on which the way that they read it depends; the second is recorded.
-  void issue(std::int64_t position, const std::function<void()>& operations) {
+  void run(std::int64_t position, const std::function<void()>& operations) {
     read_ahead_.begin();
     if (state_ == State::complete) {
       for (const std::unique_ptr<Kept>& kept : kept_) kept->run(position);
@@ -54,12 +53,12 @@ class TokenRecord final : public RecordedOperations {
   void give_up() {
     if (state_ == State::recording) {
       kept_.clear();
-      state_ = State::none;
+      state_ = State::never;
     }
   }
 
  private:
-  enum class State { empty, seen, recording, complete, none };
+  enum class State { empty, seen, recording, complete, never };
 
   struct Kept {
     virtual ~Kept() = default;

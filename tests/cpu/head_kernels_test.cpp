@@ -38,7 +38,7 @@ void check_dot(const HeadKernels& kernels, std::vector<std::int8_t> w, std::int6
       at(expected, t * rows + n) = sum;
     }
   }
-  for (const std::int64_t ahead : {0, 8192}) {
+  for (const std::int64_t ahead : {0, 8192, 16384}) {
     std::vector<std::int32_t> acc = untouched;
     kernels.dot(w.data(), rows, columns, x.data(), tokens, ahead, acc.data());
     CAPTURE(kernels.name, rows, tokens, columns, ahead);

@@ -16,8 +16,8 @@ namespace {
 
 constexpr std::int64_t kLength = 24;
 
-// Logits of single tokens behind a prompt, twice the same: the second time their operations are
-// known (Backend::repeat). Wide enough that operations have tasks for several threads.
+// Logits of single tokens behind a prompt, twice the same: after the first tokens their operations
+// are kept (Backend::repeat). Wide enough that operations have tasks for several threads.
 std::vector<float> continued_logits(Backend& backend, int threads, DType kv_cache) {
   ModelConfig config = bench_inference_config().model;
   config.num_hidden_layers = 2;

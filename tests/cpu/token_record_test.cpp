@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT
 // A decoded token has the same bits whether its operations are issued or kept ones run.
 #include "core/base/error.h"
-#include "core/bench/bench_configs.h"
 #include "core/cpu/cpu_backend.h"
 #include "core/model/activations.h"
 #include "tests/support/catch.h"
@@ -42,13 +41,14 @@ class Continuation {
     backend_.copy_from_host(&token, token_);
     return floats_of(backend_, model_.extend(token_, cache_, activations_));
   }
-  // Work on many tokens in between, for which the backend needs larger scratch.
-  void read_prompt() {
-    KvCache other(backend_, model_.config(), activations_.max_tokens);
+  // Behind a prompt of so many tokens, or back there.
+  void start_at(std::int64_t tokens) {
+    cache_.clear();
+    if (prompt_ == tokens) return cache_.advance(tokens);
+    prompt_ = tokens;
     const Tensor prompt = test::to_device(
-        backend_, {1, activations_.max_tokens},
-        test::random_tokens(9, activations_.max_tokens, model_.config().vocab_size));
-    model_.extend(prompt, other, activations_);
+        backend_, {1, tokens}, test::random_tokens(9, tokens, model_.config().vocab_size));
+    model_.extend(prompt, cache_, activations_);
   }
 
  private:
@@ -57,15 +57,28 @@ class Continuation {
   KvCache cache_;
   Activations activations_;
   Tensor token_ = backend_.make_tensor(DType::i32, {1, 1});
+  std::int64_t prompt_ = 0;
 };
 
-// One time to learn what the products read, one to keep the operations; an int8 head's first use makes
-// a tensor, whereupon all starts again.
-int issues(HeadPrecision head) { return head == HeadPrecision::int8 ? 3 : 2; }
+// Makes a backend's scratch larger than it ever was: `wider` columns a row.
+void need_more_scratch(Backend& backend, std::int64_t wider) {
+  Tensor gate = backend.make_tensor(DType::f32, {1, wider}),
+         codes = backend.make_tensor(DType::i8, {1, wider}),
+         scale = backend.make_tensor(DType::f32, {1});
+  backend.gated_activation_quantize(Activation::silu, gate, gate, {}, codes, scale, {});
+}
+
+// Times that a sequence is issued: to learn what its products read, and to keep its operations.
+constexpr std::int64_t kIssued = 2;
 
 TEST_CASE("tokens whose operations are kept have the bits of those that are issued", "[model]") {
   std::vector<ModelConfig> configs = test::tiny_configs();
   configs.push_back(wide_config());
+  ModelConfig many_heads = wide_config();  // more for a key head than are worked on together
+  many_heads.num_attention_heads = 32;
+  many_heads.num_key_value_heads = 1;
+  configs.push_back(many_heads);
+  std::int64_t wider = 4096;
   for (const int threads : test::team_sizes({1, 2, 3})) {
     const auto cpu = make_cpu_backend(threads);
     for (const ModelConfig& config : configs) {
@@ -76,13 +89,20 @@ TEST_CASE("tokens whose operations are kept have the bits of those that are issu
           test::RepeatingBackend keeping(*cpu, true), issuing(*cpu, false);
           Continuation kept(keeping, config, head, kv_cache),
               issued(issuing, config, head, kv_cache);
-          for (std::int64_t t = 0; t < kTokens; ++t) {
-            const auto token = static_cast<std::int32_t>(7 * t % config.vocab_size);
-            CHECK(kept.next(token) == issued.next(token));
-            if (t == 3) kept.read_prompt();
+          // Kept tokens go over the end of a tile of keys, or of a group, and then begin again.
+          for (const std::int64_t tokens : {kTokens, std::int64_t{2}}) {
+            for (Continuation* c : {&kept, &issued}) {
+              c->start_at(config.hidden_size > 64 ? 60 : 12);
+            }
+            for (std::int64_t t = 0; t < tokens; ++t) {
+              const auto token = static_cast<std::int32_t>((7 * t + tokens) % config.vocab_size);
+              CHECK(kept.next(token) == issued.next(token));
+              if (t == 3) need_more_scratch(*cpu, wider += 64);
+            }
           }
-          CHECK(keeping.issued == issues(head));
-          CHECK(issuing.issued == kTokens);
+          const bool unkept = config.num_attention_heads == 32;
+          CHECK(keeping.issued == (unkept ? kTokens + 2 : kIssued));
+          CHECK(issuing.issued == kTokens + 2);
         }
       }
     }
@@ -102,7 +122,7 @@ TEST_CASE("a token that is refused leaves what is kept as it was", "[model]") {
       CHECK_THROWS_AS(kept.next(static_cast<std::int32_t>(config.vocab_size)), ContractError);
     CHECK(kept.next(token) == issued.next(token));
   }
-  CHECK(keeping.issued == issues(HeadPrecision::fp32) + (bad < 2 ? 1 : 0));
+  CHECK(keeping.issued == kIssued + (bad < 2 ? 1 : 0));
 }
 
 TEST_CASE("a sequence with an operation that cannot be kept is issued each time") {
@@ -114,10 +134,11 @@ TEST_CASE("a sequence with an operation that cannot be kept is issued each time"
   std::vector<float> expected(4, 0.0f);
   for (int time = 0; time < 5; ++time) {
     const std::vector<float> values(4, static_cast<float>(time + 1));
-    for (float& e : expected) e += values[0];
+    for (float& e : expected) e += 2 * values[0];
     cpu->copy_from_host(values.data(), x);
     cpu->repeat(record, time, [&] {
       ++calls;
+      cpu->add(sum, x, sum);
       cpu->convert(x, half);
       cpu->zero(x);
       cpu->convert(half, x);

@@ -10,8 +10,9 @@
 // one for more, which round differently). Gradients of parameters accumulate (+=); gradients
 // of activations overwrite unless an argument says otherwise; they are the same bits for any number
 // of threads, but may depend on how many rows are given. Operations neither allocate after their
-// first call at a shape (recording may, see repeat()), nor synchronise (the reductions that return a number do). Empty views
-// stand for absent optional tensors. A wrong shape or dtype throws ContractError.
+// first call at a shape (recording may, see repeat()), nor synchronise (the reductions that return a
+// number do). Empty views stand for absent optional tensors. A wrong shape or dtype throws
+// ContractError.
 //
 // Tensors marked act, activations of a training and their gradients, are f32, or bf16 where
 // training_dtype() is bf16: then each may be either, unless said. What is computed is fp32 all the

@@ -130,8 +130,8 @@ void packed_dot(const uint8_t* packed_row, int64_t columns, const int8_t* x, int
 struct RowSums {
   __m512i low2 = _mm512_setzero_si512(), low4 = low2, low6 = low2, all = low2;
 
-  // A line of the row. In this order and unmoved: the compiler would put the prefetches of two lines
-  // side by side, and then they bring next to nothing; and with each `and` just before its product
+  // A line of the row. In this order and unmoved: the compiler would put the prefetches of two
+  // lines side by side, and then they bring next to nothing; and with each `and` just before its product
   // Zen 4 takes a tenth longer.
   [[gnu::always_inline]] void add(const uint8_t* line, __m512i activations, int64_t ahead) {
     const __m512i packed = _mm512_loadu_si512(line);

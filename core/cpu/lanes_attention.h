@@ -305,13 +305,12 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
   fill(sums, a.heads * a.head_dim, 0.0f);
   fill(largest, kTokenHeads, 0.0f);
   const float scale = a.scale * kLog2E;
+  const std::int64_t rows_ahead = a.head_dim == kTile ? kTile : kBlockRows;
   for (std::int64_t first = 0; first <= a.position; first += kTile) {
     const std::int64_t left = a.position + 1 - first, count = smaller(kTile, left);
     const Element *const keys = k + first * a.kv_stride, *const values = v + first * a.kv_stride;
-    const bool small = a.head_dim == kTile;
-    token_scores(
-        a, keys, count, scores,
-        RowsAhead<Element>{values, a.kv_stride, smaller(small ? kTile : kBlockRows, count)});
+    token_scores(a, keys, count, scores,
+                 RowsAhead<Element>{values, a.kv_stride, smaller(rows_ahead, count)});
     for (std::int64_t h = 0; h < a.heads; ++h) {
       const Lanes lowest = set1(-__builtin_inff());
       Lanes most = lowest;
@@ -326,11 +325,11 @@ void attend_token(const AttentionToken& a, const Element* k, const Element* v) {
                                    state.total[h] * state.carry[h]);
     }
     for (std::int64_t j = 0; j < count; j += kBlockRows) {
-      const std::int64_t next =
-          j + (small ? kTile : kBlockRows);  // in this tile or, a key, behind it
+      const std::int64_t next = j + rows_ahead;  // in this tile or, a group of keys, behind it
       RowsAhead<Element> ahead{values + next * a.kv_stride, a.kv_stride,
                                smaller(kBlockRows, count - next)};
-      if (small) ahead = {keys + next * a.kv_stride, a.head_dim, next < left ? kBlockRows : 0};
+      if (rows_ahead == kTile)
+        ahead = {keys + next * a.kv_stride, a.head_dim, next < left ? kBlockRows : 0};
       const Factor weights{scores + j, kTile, 1};
       const Element* const rows = values + j * a.kv_stride;
       const std::int64_t n = smaller(kBlockRows, count - j), vectors = a.head_dim / 16;

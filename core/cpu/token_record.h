@@ -8,7 +8,6 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
-#include <type_traits>
 #include <vector>
 
 #include "core/backend/backend.h"
@@ -30,18 +29,13 @@ class TokenRecord final : public RecordedOperations {
       for (const std::unique_ptr<Kept>& kept : kept_) kept->run(position);
       return;
     }
-    if (state_ == State::seen) {
-      kept_.clear();  // of a time that an exception ended
-      state_ = State::recording;
-    }
+    if (state_ == State::seen) state_ = State::recording;
     operations();
     if (state_ == State::recording) state_ = State::complete;
     if (state_ == State::empty) state_ = State::seen;
   }
-  // After an exception.
-  void abandon() {
-    if (state_ == State::recording) state_ = State::seen;
-  }
+  // After an exception: what was not kept to its end is recorded another time.
+  void abandon() { drop(State::seen); }
 
   bool recording() const { return state_ == State::recording; }
   // Keeps an operation, whose copy is called with the position of the token from the next time on.
@@ -50,15 +44,16 @@ class TokenRecord final : public RecordedOperations {
     kept_.push_back(std::make_unique<KeptOperation<Operation>>(operation));
   }
   // There is an operation that cannot be kept: the sequence is issued anew each time.
-  void give_up() {
-    if (state_ == State::recording) {
-      kept_.clear();
-      state_ = State::never;
-    }
-  }
+  void give_up() { drop(State::never); }
 
  private:
   enum class State { empty, seen, recording, complete, never };
+
+  void drop(State next) {
+    if (state_ != State::recording) return;
+    kept_.clear();
+    state_ = next;
+  }
 
   struct Kept {
     virtual ~Kept() = default;
